@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* AES-256-GCM (NIST SP 800-38D) with two back ends behind one header: OpenSSL (reference, always
  * there) and libipsec-mb (fast, where found). Both give the same bytes. No call allocates after
- * aead_init. */
+ * aead_new. */
 #ifndef CASEMATE_CORE_AEAD_H
 #define CASEMATE_CORE_AEAD_H
 
 #include "base.h"
 
 enum aead_backend { AEAD_OPENSSL, AEAD_IPSECMB, AEAD_BACKEND_COUNT };
-enum { AEAD_NONCE_BYTES = 12, AEAD_KEY_STATE_BYTES = 4096 };
+enum { AEAD_NONCE_BYTES = 12, AEAD_KEY_STATE_BYTES = 1024 };
 
 bool aead_backend_available(enum aead_backend);
 const char *aead_backend_name(enum aead_backend);
@@ -21,9 +21,12 @@ struct aead *aead_new(enum aead_backend);
 void aead_free(struct aead *);
 enum aead_backend aead_backend_of(const struct aead *);
 
-/* An expanded key. Copyable by value; wipe with aead_key_fini. */
+/* An expanded key. Copyable by value, and good for every state of the same back end; wipe with
+ * aead_key_fini. The mark names the back end: a key that was never made, or was wiped, seals
+ * nothing. */
 struct aead_key {
 	_Alignas(64) uint8_t state[AEAD_KEY_STATE_BYTES];
+	uint32_t mark;
 };
 void aead_key_init(struct aead *, struct aead_key *, const uint8_t key[KEY_BYTES]);
 void aead_key_fini(struct aead_key *);

@@ -13,9 +13,11 @@ enum {
 	KEY_CHECK_BYTES = 16,
 	WRAPPED_KEY_BYTES = KEY_BYTES + 8, /* RFC 3394 */
 	SESSION_SECRET_BYTES = 32,
+	KEYS_INFO_BYTES_MAX = 512, /* of a salt, and of an info */
 };
 
-/* HKDF-SHA-256, extract and expand in one. salt and info may be empty. okm_length <= 255 * 32. */
+/* HKDF-SHA-256, extract and expand in one. salt and info may be empty and are at most
+ * KEYS_INFO_BYTES_MAX long; okm_length <= 255 * 32. okm must not overlap the others. */
 void keys_derive(const void *salt, size_t salt_length, const void *ikm, size_t ikm_length,
 		 const void *info, size_t info_length, uint8_t *okm, size_t okm_length);
 
@@ -25,15 +27,16 @@ void keys_check_value(const uint8_t volume_key[KEY_BYTES], uint8_t check[KEY_CHE
 void keys_span_subkey(const uint8_t volume_key[KEY_BYTES], const struct uuid *span,
 		      uint8_t subkey[KEY_BYTES]);
 
-/* RFC 3394. unwrap: 0, or -EKEYREJECTED when the wrapping key is not the right one. */
+/* RFC 3394. unwrap: 0, or -EKEYREJECTED when the wrapping key is not the right one (or the wrapped
+ * key is damaged: the two look alike); key is then wiped. */
 void keys_wrap(const uint8_t wrapping_key[KEY_BYTES], const uint8_t key[KEY_BYTES],
 	       uint8_t wrapped[WRAPPED_KEY_BYTES]);
 int keys_unwrap(const uint8_t wrapping_key[KEY_BYTES], const uint8_t wrapped[WRAPPED_KEY_BYTES],
 		uint8_t key[KEY_BYTES]);
 
 /* Packet keys. secret: what the handshake gave, one for each direction (already bound to the
- * roles). generation g of the ratchet: secret_g+1 = HKDF(secret_g, "ratchet"); key = HKDF(secret_g,
- * "packet", lane). */
+ * roles). Generation g of the ratchet: secret_g+1 = HKDF(ikm = secret_g, info = "casemate ratchet
+ * v1"); key = HKDF(ikm = secret_g, info = "casemate packet v1" || lane, u16). Salts are empty. */
 void keys_packet_key(const uint8_t secret[SESSION_SECRET_BYTES], uint16_t lane,
 		     uint8_t key[KEY_BYTES]);
 void keys_ratchet(uint8_t secret[SESSION_SECRET_BYTES]); /* in place: the old one is gone */
