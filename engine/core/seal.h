@@ -48,11 +48,12 @@ int seal_open(struct aead *, const struct aead_key *subkey, const struct seal_co
 	      const struct aead_piece *, unsigned piece_count, const uint8_t tag[TAG_BYTES]);
 /* Whether this plaintext, sealed under this identity, has this tag. Constant time in the answer;
  * scratch is wiped; nothing but the answer leaves. plaintext: block_bytes (data), else NULL.
- * scratch: block_bytes of the lane. */
+ * scratch: block_bytes of the lane, or none without payload. */
 bool seal_matches(struct aead *, const struct aead_key *subkey, const struct seal_context *,
 		  const uint8_t *plaintext, const uint8_t tag[TAG_BYTES], uint8_t *scratch);
 
-/* Subkeys by (volume key, span), a few kept expanded; the least recently used goes first, wiped. */
+/* Subkeys by (volume, span), a few kept expanded; the least recently used goes first, wiped. A
+ * volume has one key for life: with another key for the same index, start a new cache. */
 enum { SEAL_CACHE_COUNT = 8 };
 struct seal_cache {
 	struct aead *aead;
