@@ -14,13 +14,18 @@ void disk_free(struct disk *);
 enum { DISK_FILES_MAX = 1024 };
 /* Opens for direct I/O where the file system has it (else buffered, *buffered set: the caller says
  * so in the log). Gives a file number >= 0 or a negative errno. size: the least that the file must
- * have, else -EFBIG... -ENODATA. Takes an advisory lock (OFD, exclusive): -EBUSY when another
+ * have, else -ENODATA. Takes an advisory lock (OFD, exclusive): -EBUSY when another
  * process has it. May be called from the control thread before the lane runs, and by the lane
  * later. */
 int disk_file_open(struct disk *, const char *path, uint64_t size, bool *buffered);
 void disk_file_close(struct disk *, uint16_t file);
 /* The descriptor, for fstat by the control thread. */
 int disk_file_descriptor(const struct disk *, uint16_t file);
+
+/* Lets the kernel keep this memory at hand, for transfers of one piece in it: 0, or -ENOMEM where
+ * the limit on locked memory forbids (all works without). Once, before the lane runs; the memory
+ * outlives the disk. */
+int disk_register_memory(struct disk *, void *base, uint64_t bytes);
 
 /* Takes the operations; what the ring has no room for waits inside. */
 void disk_submit(struct disk *, struct io_list *);
@@ -39,5 +44,14 @@ void disk_set_foreign(struct disk *,
 		      void (*completed)(void *context, uint64_t user_data, int32_t result,
 					uint32_t flags),
 		      void *context);
+
+struct disk_counters {
+	uint64_t submitted, failed;
+	uint64_t fixed;		/* transfers from or to registered memory */
+	uint64_t cut_short;	/* transfers that were continued, or read beyond the end */
+	uint64_t again;		/* issued again: interrupted or out of kernel memory */
+	uint64_t zeros_written; /* discards and zeroes that the file system could not do */
+};
+void disk_counters(const struct disk *, struct disk_counters *);
 
 #endif

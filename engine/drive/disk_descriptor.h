@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opens one file or block device for a disk: direct where possible, locked, large enough. */
+#ifndef CASEMATE_DRIVE_DISK_DESCRIPTOR_H
+#define CASEMATE_DRIVE_DISK_DESCRIPTOR_H
+
+#include "core/base.h"
+
+/* gives a descriptor, or a negative errno: -EBUSY when another has the lock, -ENODATA when the file
+ * is shorter than size. *buffered: no direct I/O here. */
+int disk_descriptor_open(const char *path, uint64_t size, bool *buffered);
+/* takes; the lock is free when it returns. */
+void disk_descriptor_close(int descriptor);
+
+#endif
