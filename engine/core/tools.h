@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the groups of one lane share: the link, the cells, the cipher, the source of identities, and
+ * the memory that was allocated at start. */
+#ifndef CASEMATE_CORE_TOOLS_H
+#define CASEMATE_CORE_TOOLS_H
+
+#include "core.h"
+#include "link.h"
+#include "seal.h"
+
+struct tools {
+	struct aead *aead;
+	struct seal_cache seals;
+	struct cells cells;
+	struct link link;
+	enum stripe_kernel kernel;
+	uint8_t entropy[64]; /* secret seed of identities */
+	uint64_t entropy_drawn;
+	uint64_t memory_bytes;
+};
+
+/* Zeroed, page aligned, for the life of the core; only while it is being made. NULL when memory is
+ * out. */
+void *tools_memory(struct tools *, uint64_t bytes);
+void tools_memory_free(void *);
+/* A fresh random identity. */
+struct uuid tools_uuid(struct tools *);
+
+/* Bytes of one shard of a block: the block is cut into whole pages (docs/store-format.md
+ * "geometry"). */
+static inline uint32_t shard_bytes_of(struct geometry geometry, uint32_t block_bytes)
+{
+	must(block_bytes % (geometry.k * (uint32_t)PAGE_BYTES) == 0, "a shard is whole pages");
+	return block_bytes / geometry.k;
+}
+
+#endif
