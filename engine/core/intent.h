@@ -44,6 +44,16 @@ struct intent_identity {
 	} volume[VOLUMES_PER_GROUP_MAX];
 };
 
+/* Regions of 1 MiB, larger where a volume would have more than 8192 of them. */
+static inline uint32_t intent_region_bytes(uint64_t volume_size, uint32_t block_bytes)
+{
+	uint64_t bytes = max_u64(MIB, block_bytes);
+	while (div_up(volume_size, bytes) > 8192)
+		bytes *= 2;
+	must(bytes <= UINT32_MAX / 2, "a region is counted in 32 bits");
+	return (uint32_t)bytes;
+}
+
 size_t intent_bytes(const struct intent_config *);
 struct intent *intent_init(void *memory, const struct intent_config *);
 void *intent_owner(const struct intent *);

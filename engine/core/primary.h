@@ -134,6 +134,7 @@ struct primary {
 	lsn_t released, local_point, device_synced, answered;
 	lsn_t received, durable, consistent, credit; /* the vault's, for this span's history */
 	lsn_t resend_next, resend_end;
+	lsn_t forced_lsn; /* newest with FUA */
 	ns_t head_said, progress_at;
 	uint32_t head_backoff;
 	/* requests and operations */
@@ -158,7 +159,8 @@ struct primary {
 	bool region_open, regions_done;
 	uint8_t region_volume;
 	uint64_t region_block, region_end;
-	lsn_t end_lsn;
+	lsn_t end_lsn;	   /* of the record that closes the catch-up; 0 before it is drawn */
+	lsn_t parent_last; /* what the next span names */
 	uint64_t copies, compared;
 	ns_t unprotected_since;
 	/* figures */
@@ -193,6 +195,7 @@ void primary_enter(struct primary *, enum primary_state, struct effects *);
 const char *primary_subject(const struct primary *);
 /* primary_write.c */
 void write_turn(struct primary *, struct effects *);
+void requests_flushed(struct primary *, struct effects *);
 void write_fail_all(struct primary *, struct effects *);
 struct operation *operation_take(struct primary *);
 void operation_admit(struct primary *, struct operation *, struct effects *);

@@ -173,6 +173,8 @@ void window_commit(struct primary *primary, struct operation *operation, struct 
 	} else {
 		slot_take_cells(primary, sent, n > 1 ? 2 : 1);
 	}
+	if (operation->request && operation->request->flags & REQUEST_FUA)
+		primary->forced_lsn = sent->lsn;
 	slot_seal(primary, sent, operation->scratch ? operation->scratch : operation->source);
 	if (sent->has_payload)
 		slot_encode(primary, sent);
@@ -336,7 +338,7 @@ static void window_ask_device_syncs(struct primary *primary, struct effects *fx)
 	if (!primary->config->sync_flush || primary->device_synced >= primary->local_point)
 		return;
 	bool full = primary->lsn_next - primary->released > primary->window_count / 2;
-	bool waited = primary->flushing.head || full;
+	bool waited = primary->flushing.head || full || primary->answered < primary->forced_lsn;
 	for (unsigned i = 0; i < primary->config->volume_count; i++) {
 		struct device *device = &primary->device[i];
 		if (waited || fx->now - device->asked_at > device_sync_interval_ns)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One group at its vault: shards arrive, are repaired from parity, go to the journals of n stores
+ * and are acknowledged by points. The vault holds no key until it is promoted (docs/semantics.md).
+ *
+ * A record in memory is ARRIVING until each of its fragments has k columns, ENOUGH while it may
+ * still gain the rest without computing, and WHOLE once all n shards are there and checked against
+ * the block's CRC; then each store in service appends its own shard, and the record is forgotten
+ * when all of them have (or are out).
+ */
+#ifndef CASEMATE_CORE_VAULT_H
+#define CASEMATE_CORE_VAULT_H
+
+#include "crc.h"
+#include "points.h"
+#include "tools.h"
+
+enum vault_state {
+	VAULT_OPENING,	 /* stores recover */
+	VAULT_READY,	 /* takes records */
+	VAULT_REFUSED,	 /* too few stores, or stores that do not belong together */
+	VAULT_PROMOTING, /* fenced; drains, computes, proves */
+	VAULT_SERVING,
+};
+
+enum record_phase { PHASE_FREE, PHASE_ARRIVING, PHASE_ENOUGH, PHASE_WHOLE };
+
+enum {
+	VAULT_FRAGMENTS_MAX = 256,
+	VAULT_GATHER = 32, /* blocks being read at once, for serving, repair and scrub */
+	VAULT_RECORDS_MIN = 32,
+};
+
+struct vault;
+
+struct arriving {
+	struct record record; /* shard fields are per store */
+	uint8_t phase, volume;
+	bool seen; /* record is filled in */
+	uint32_t shard_bytes, cut_bytes;
+	uint16_t fragments, fragments_enough;
+	uint32_t column[VAULT_FRAGMENTS_MAX]; /* mask of columns present, by fragment */
+	uint8_t *shard;			      /* n of them, shard_bytes_max apart, page aligned */
+	ns_t touched, asked;
+	uint32_t appending; /* mask of stores that have not finished */
+	uint32_t waiting;   /* mask of stores whose journal had no room */
+	struct store_append append[SHARDS_MAX];
+	struct vault *vault;
+};
+
+/* A block being read from k stores: for serving, refilling, rebuilding, scrubbing and comparing.
+ * gather.c */
+struct gather {
+	struct gather *next;
+	struct vault *vault;
+	uint8_t volume;
+	struct record record;	   /* the version; shard fields of whichever store named it */
+	uint32_t holders;	   /* mask of stores that hold this version */
+	uint32_t asked, read, bad; /* masks of stores */
+	uint32_t in_flight;	   /* mask */
+	struct store_read shard_read[SHARDS_MAX];
+	uint8_t *shard; /* n of shard_bytes_max, page aligned */
+	/* told once: 0 with at least k shards in read, or -EIO / -ENODATA with too few */
+	void (*done)(struct gather *, int result, struct effects *);
+	bool want_all; /* read every holder (scrub), not just k */
+	void *owner;
+	uint64_t internal;
+};
+
+struct vault_store {
+	struct store *store; /* NULL: absent */
+	bool in_service;     /* its floor counts, it takes records */
+	bool rebuilding;     /* takes records; its floor does not count yet */
+	lsn_t floor;
+	struct store_superblock_write write;
+	bool writing;
+	char subject[NAME_BYTES_MAX + 16];
+};
+
+struct vault {
+	struct tools *tools;
+	const struct core_group *config;
+	uint8_t group;	    /* our index */
+	uint8_t peer_group; /* the primary's index for it, from its hello */
+	uint16_t export_first;
+	uint8_t state;
+	const char *refusal;
+	struct quorum quorum;
+	unsigned n;
+	uint32_t shard_bytes_max;
+	struct stripe *stripe;
+	struct crc32c_shift shift[VOLUMES_PER_GROUP_MAX];
+	struct vault_store store[SHARDS_MAX];
+	uint32_t opening; /* mask of stores still recovering */
+	/* what all superblocks say; changed here, then written to the stores in service */
+	struct store_group meta;
+	uint64_t meta_version,
+		meta_durable; /* counts changes; the newest that is durable on enough stores */
+	uint64_t meta_on[SHARDS_MAX], meta_sent[SHARDS_MAX];
+	/* history and points */
+	lsn_t highest;	/* highest lsn seen, counting or not */
+	lsn_t received; /* every record up to here is on disk or has k shards in memory */
+	lsn_t durable, consistent, acknowledged_durable;
+	bool span_accepted; /* opened by this primary, in this session */
+	struct uuid primary_instance;
+	struct span span_offered; /* being made durable */
+	uint64_t span_version;	  /* meta_version that carries it; 0: none */
+	bool hello_pending;
+	struct wire_hello hello;
+	/* records in memory: slot of an lsn is lsn % arriving_count; (base, base + arriving_count)
+	 */
+	struct arriving *arriving;
+	unsigned arriving_count;
+	lsn_t base; /* all up to here are done with in memory */
+	lsn_t head; /* the primary has sent up to here */
+	ns_t points_said;
+	bool points_changed;
+	/* fold */
+	lsn_t fold_target;
+	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
+	uint32_t folding;      /* mask of stores at it */
+	/* gathers (gather.c) */
+	struct gather *gather, *gather_free;
+	/* refill.c: brings lagging and rebuilt stores up to the consistent point */
+	struct {
+		bool active;
+		uint8_t store;
+		lsn_t next;
+		unsigned in_flight;
+	} refill;
+	/* promote.c, serve.c */
+	struct command *promoting;
+	bool fenced;
+	ns_t fenced_at;
+	uint64_t promote_version;
+	struct span promote_span;
+	struct promotion proof;
+	lsn_t serve_point;
+	uint8_t key[VOLUMES_PER_GROUP_MAX][KEY_BYTES];
+	struct request_list serving;
+	struct request *serving_now;
+	/* scrub.c, rebuild.c */
+	struct command *scrubbing, *rebuilding;
+	struct {
+		uint8_t volume;
+		uint64_t block;
+		unsigned in_flight;
+		uint64_t read, bad, repaired, lost;
+	} scrub;
+	struct {
+		uint8_t store, volume, phase;
+		uint64_t block;
+		unsigned in_flight;
+		lsn_t point;
+		uint64_t version;
+	} rebuild;
+	/* figures */
+	uint64_t records_received, repaired, duplicates, decoded, refused, reads, read_bytes, opens,
+		crc_failed, nacks;
+};
+
+/* gives: a vault, or NULL when memory is out. */
+struct vault *vault_new(struct tools *, struct core_group *, uint8_t group, uint16_t export_first);
+void vault_fini(struct vault *);
+void vault_start(struct vault *, struct effects *);
+bool vault_ready(const struct vault *); /* serving: its volumes can be read */
+
+void vault_hello_received(struct vault *, const struct wire_hello *, struct effects *);
+void vault_open_received(struct vault *, const struct wire_open *, struct effects *);
+void vault_head_received(struct vault *, const struct wire_head *, struct effects *);
+void vault_shard_received(struct vault *, const struct wire_shard *, const uint8_t *payload,
+			  uint32_t payload_bytes, struct effects *);
+void vault_compare_received(struct vault *, const struct wire_compare *, struct effects *);
+void vault_request(struct vault *, struct request *, struct effects *);
+void vault_command(struct vault *, struct command *, struct effects *);
+void vault_turn(struct vault *, struct effects *);
+ns_t vault_deadline(const struct vault *, ns_t now);
+void vault_status(const struct vault *, struct group_status *);
+
+/* ---- between the files of this room ---- */
+static inline const char *vault_subject(const struct vault *vault)
+{
+	return vault->config->name;
+}
+uint32_t vault_in_service(const struct vault *); /* mask */
+uint32_t vault_present(const struct vault *);	 /* mask: READY, not rebuilding */
+void vault_refuse(struct vault *, const char *why, struct effects *);
+void vault_answer(struct command *, int result,
+		  struct effects *); /* command.text is the caller's to fill before */
+/* meta was changed: writes it to all stores in service. Gives the version to wait for in
+ * meta_durable. */
+uint64_t vault_meta_changed(struct vault *, struct effects *);
+void vault_store_out(struct vault *, unsigned index, int err, struct effects *);
+/* Opens (again) the store at this index; its recovery tells. */
+struct store *vault_store_make(struct vault *, unsigned index, const struct store_files *);
+/* vault_receive.c */
+bool receive_new(struct vault *);
+void receive_reset(struct vault *, lsn_t base);
+void receive_turn(struct vault *, struct effects *);
+bool receive_idle(const struct vault *); /* nothing whole waits for a store */
+void receive_drop_partial(struct vault *);
+void receive_store_gone(struct vault *, unsigned index, struct effects *);
+/* Appends a record that was computed here to one store: like any other. */
+/* vault_points.c */
+void points_turn(struct vault *, struct effects *);
+void points_say(struct vault *, struct effects *);
+lsn_t points_consistent_now(const struct vault *, uint32_t mask);
+lsn_t points_floor(const struct vault *, unsigned index);
+void fold_turn(struct vault *, struct effects *);
+/* gather.c: reading one version of a block from its holders */
+bool gather_new(struct vault *);
+/* The newest version that counts of a block with lsn <= limit over the stores in mask: fills record
+ * and holders. 0, -ENOENT (never written), -ENODATA (fewer than k hold it). */
+int gather_find(const struct vault *, uint8_t volume, uint64_t block, lsn_t limit, uint32_t mask,
+		struct record *, uint32_t *holders);
+struct gather *gather_take(struct vault *); /* NULL: all busy */
+void gather_start(struct gather *, struct effects *);
+void gather_give(struct gather *);
+static inline uint8_t *gather_shard(const struct gather *gather, unsigned index)
+{
+	return gather->shard + (uint64_t)index * gather->vault->shard_bytes_max;
+}
+/* Rebuilds the shards of mask want from those read; 0 or -EIO. Checks the block's CRC. */
+int gather_rebuild(struct gather *, uint32_t want);
+void gather_orphan_store(struct vault *, unsigned index);
+/* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
+void refill_turn(struct vault *, struct effects *);
+void rebuild_start(struct vault *, struct command *, struct effects *);
+void rebuild_turn(struct vault *, struct effects *);
+void scrub_start(struct vault *, struct command *, struct effects *);
+void scrub_turn(struct vault *, struct effects *);
+void promote_start(struct vault *, struct command *, struct effects *);
+void promote_turn(struct vault *, struct effects *);
+void serve_turn(struct vault *, struct effects *);
+
+#endif
