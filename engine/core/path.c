@@ -47,10 +47,9 @@ void pace_fill(struct pace *pace, ns_t now)
 {
 	if (!pace->rate_bytes_per_s || now <= pace->filled_ns)
 		return;
-	/* Beyond one second the bucket is full in any case; so the product below cannot overflow.
-	 */
+	/* Beyond one second the bucket is full in any case; so the products below cannot overflow. */
 	uint64_t passed = min_u64(now - pace->filled_ns, NS_PER_S);
-	uint64_t gained = (uint64_t)((unsigned __int128)passed * pace->rate_bytes_per_s / NS_PER_S);
+	uint64_t gained = pace->rate_bytes_per_s / 1000 * passed / 1000000;
 	if (!gained)
 		return;
 	pace->tokens = min_u64(pace->tokens + gained, pace->burst_bytes);
