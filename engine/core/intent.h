@@ -18,9 +18,10 @@ struct intent_config {
 		uint32_t region_bytes;
 	} volume[VOLUMES_PER_GROUP_MAX];
 	const char *subject;
-	void (*opened)(
-		struct intent *, int result,
-		struct effects *); /* 0, -EBADMSG: unreadable: all regions count as intended */
+	/* 0; -EBADMSG: the log is damaged, all regions count as intended; -ENOENT: not an intent
+	 * log, or both headers are damaged; -EIO ...: cannot be read. Good for use with the first
+	 * two. */
+	void (*opened)(struct intent *, int result, struct effects *);
 	void (*failed)(struct intent *, int err,
 		       struct effects *); /* a write failed: the group must stop */
 	void (*synced)(struct intent *,
@@ -59,10 +60,16 @@ struct intent *intent_init(void *memory, const struct intent_config *);
 void *intent_owner(const struct intent *);
 /* The bytes of a new file with nothing intended. Returns its size; out may be NULL to ask. */
 uint64_t intent_format(const struct intent_config *, const struct intent_identity *, uint8_t *out);
+/* 0, -ENOENT (no magic), -EBADMSG (damaged), -EPROTONOSUPPORT (version). The header stands twice at
+ * the start of the file; where the first copy is good it is the newer one. */
 int intent_identity_decode(const uint8_t header[INTENT_HEADER_BYTES], struct intent_identity *);
 
 void intent_open(struct intent *, struct effects *);
 const struct intent_identity *intent_identity_of(const struct intent *);
+/* Replaces the identity, copied at the call; intent_turn writes it, synced() tells when to ask
+ * whether it is durable. */
+void intent_set_identity(struct intent *, const struct intent_identity *);
+bool intent_identity_durable(const struct intent *);
 
 /* Whether the region of this byte range is durable already; if not it is queued, and synced() tells
  * when to ask again. A true answer counts one write in the region, which intent_leave takes back.
@@ -80,6 +87,8 @@ bool intent_next(const struct intent *, uint64_t *cursor, uint8_t *volume, uint6
 		 uint64_t *length);
 /* Submits what is queued, lazily clears what was left; once at the end of each turn. */
 void intent_turn(struct intent *, struct effects *);
+/* When intent_turn wants a turn though nothing happens. */
+ns_t intent_deadline(const struct intent *);
 uint64_t intent_open_bytes(const struct intent *);
 
 #endif
