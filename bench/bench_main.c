@@ -62,6 +62,7 @@ int main(int argc, char **argv)
 {
 	unsigned count;
 
+	bench_seal_add();
 	bench_stripe_add();
 	bench_crc_add();
 	const struct bench_result *results = bench_run(&argc, argv, &count);

@@ -4,6 +4,9 @@
 #include "bench_rows.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
+
+enum { HUGE_PAGE_BYTES = 2 * 1024 * 1024 };
 
 const struct bench_shape bench_shapes[BENCH_SHAPE_COUNT] = {
 	{"4 KiB 1+1", 4 * 1024, 1, 1},	 {"16 KiB 4+2", 16 * 1024, 4, 2},
@@ -13,10 +16,13 @@ const struct bench_shape bench_shapes[BENCH_SHAPE_COUNT] = {
 
 void *bench_pages(size_t bytes)
 {
-	uint8_t *memory = aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES));
+	size_t unit = bytes < HUGE_PAGE_BYTES ? PAGE_BYTES : HUGE_PAGE_BYTES;
+	uint8_t *memory = aligned_alloc(unit, align_up(bytes, unit));
 	uint64_t word = 88172645463325252ull;
 
 	must(memory, "the meter has memory");
+	if (unit == HUGE_PAGE_BYTES)
+		(void)madvise(memory, align_up(bytes, unit), MADV_HUGEPAGE);
 	for (size_t i = 0; i + 8 <= align_up(bytes, PAGE_BYTES); i += 8) {
 		word ^= word << 13;
 		word ^= word >> 7;
@@ -28,17 +34,14 @@ void *bench_pages(size_t bytes)
 
 void bench_memory_init(struct bench_memory *memory, const struct bench_shape *shape)
 {
-	must(bench_shard_bytes(shape) <= BENCH_FRAGMENT_BYTES_MAX, "a shard fits one packet");
-	memset(memory, 0, sizeof *memory);
-	memory->shape = shape;
-	memory->source = bench_pages(BENCH_SOURCE_BYTES);
-	memory->packet = bench_pages((size_t)BENCH_PACKET_COUNT * BENCH_PACKET_BYTES);
-}
+	static uint8_t *source, *packet;
 
-void bench_memory_fini(struct bench_memory *memory)
-{
-	free(memory->source);
-	free(memory->packet);
+	must(bench_shard_bytes(shape) <= BENCH_FRAGMENT_BYTES_MAX, "a shard fits one packet");
+	if (!source) {
+		source = bench_pages(BENCH_SOURCE_BYTES);
+		packet = bench_pages((size_t)BENCH_PACKET_COUNT * BENCH_PACKET_BYTES);
+	}
+	*memory = (struct bench_memory){.shape = shape, .source = source, .packet = packet};
 }
 
 const uint8_t *bench_memory_block(struct bench_memory *memory)

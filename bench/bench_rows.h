@@ -7,6 +7,7 @@
 
 #include "bench.h"
 
+void bench_seal_add(void);
 void bench_stripe_add(void);
 void bench_crc_add(void);
 
@@ -30,9 +31,9 @@ struct bench_memory {
 	uint64_t packet_turn;
 };
 
-/* Fills the memory with random bytes; the shape's shards fit one packet. */
+/* All cases work on the same memory, made and filled at the first call. The shape's shards fit one
+ * packet. */
 void bench_memory_init(struct bench_memory *, const struct bench_shape *);
-void bench_memory_fini(struct bench_memory *);
 const uint8_t *bench_memory_block(struct bench_memory *);
 /* The payloads of the next n packets: one row, a shard in each. BENCH_HEAD_BYTES before each are
  * free for the packet's head. */
@@ -48,7 +49,8 @@ static inline uint32_t bench_shard_bytes(const struct bench_shape *shape)
 	return shape->block_bytes / shape->k;
 }
 
-/* Memory of whole pages, or the end of the program. */
+/* Memory of whole pages with random bytes, in huge pages where the kernel has them for us, as the
+ * ports' memory is. */
 void *bench_pages(size_t bytes);
 
 #endif
