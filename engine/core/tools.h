@@ -17,12 +17,14 @@ struct tools {
 	uint8_t entropy[64]; /* secret seed of identities */
 	uint64_t entropy_drawn;
 	uint64_t memory_bytes;
+	void *chunk[1024]; /* all that was allocated, to be freed at the end */
+	unsigned chunk_count;
 };
 
 /* Zeroed, page aligned, for the life of the core; only while it is being made. NULL when memory is
  * out. */
 void *tools_memory(struct tools *, uint64_t bytes);
-void tools_memory_free(void *);
+void tools_memory_free(struct tools *); /* all of it */
 /* A fresh random identity. */
 struct uuid tools_uuid(struct tools *);
 

@@ -22,7 +22,7 @@ enum vault_state {
 	VAULT_SERVING,
 };
 
-enum record_phase { PHASE_FREE, PHASE_ARRIVING, PHASE_ENOUGH, PHASE_WHOLE };
+enum record_phase { PHASE_FREE, PHASE_ARRIVING, PHASE_ENOUGH, PHASE_WHOLE, PHASE_STORED };
 
 enum {
 	VAULT_FRAGMENTS_MAX = 256,
@@ -74,6 +74,8 @@ struct vault_store {
 	struct store_superblock_write write;
 	bool writing;
 	char subject[NAME_BYTES_MAX + 16];
+	void *memory; /* of the store, kept when it is made again */
+	struct vault *vault;
 };
 
 struct vault {
@@ -96,6 +98,8 @@ struct vault {
 	uint64_t meta_version,
 		meta_durable; /* counts changes; the newest that is durable on enough stores */
 	uint64_t meta_on[SHARDS_MAX], meta_sent[SHARDS_MAX];
+	uint64_t out_version; /* what says that a store is out: durable before the next
+				 acknowledgement */
 	/* history and points */
 	lsn_t highest;	/* highest lsn seen, counting or not */
 	lsn_t received; /* every record up to here is on disk or has k shards in memory */
@@ -104,8 +108,9 @@ struct vault {
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
 	uint64_t span_version;	  /* meta_version that carries it; 0: none */
-	bool hello_pending;
 	struct wire_hello hello;
+	uint64_t adopt_version; /* meta_version that carries the primary's volume ids */
+	ns_t unprotected_since;
 	/* records in memory: slot of an lsn is lsn % arriving_count; (base, base + arriving_count)
 	 */
 	struct arriving *arriving;
@@ -205,6 +210,9 @@ void points_turn(struct vault *, struct effects *);
 void points_say(struct vault *, struct effects *);
 lsn_t points_consistent_now(const struct vault *, uint32_t mask);
 lsn_t points_floor(const struct vault *, unsigned index);
+/* The proof for the stores in service; while a catch-up is open, floors count up to its start only.
+ */
+struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
 void fold_turn(struct vault *, struct effects *);
 /* gather.c: reading one version of a block from its holders */
 bool gather_new(struct vault *);
@@ -225,6 +233,9 @@ void gather_orphan_store(struct vault *, unsigned index);
 /* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
 void refill_turn(struct vault *, struct effects *);
 void rebuild_start(struct vault *, struct command *, struct effects *);
+void rebuild_opened(struct vault *, int result,
+		    struct effects *); /* the new store has been recovered */
+void rebuild_failed(struct vault *, int err, struct effects *);
 void rebuild_turn(struct vault *, struct effects *);
 void scrub_start(struct vault *, struct command *, struct effects *);
 void scrub_turn(struct vault *, struct effects *);

@@ -1,0 +1,696 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The life of a group at its vault: stores recovered and judged, the primary greeted, spans made
+ * durable, orders taken. */
+#include "vault.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static const ns_t deadline_busy_ns = 500 * NS_PER_US, deadline_idle_ns = 100 * NS_PER_MS;
+
+enum { BATCH_BYTES_MAX = 1024 * 1024 };
+
+/* ---- stores: opening and judging ---- */
+uint32_t vault_in_service(const struct vault *vault)
+{
+	uint32_t mask = 0;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service)
+			mask |= 1u << i;
+	return mask;
+}
+
+uint32_t vault_present(const struct vault *vault)
+{
+	return vault_in_service(vault);
+}
+
+void vault_refuse(struct vault *vault, const char *why, struct effects *fx)
+{
+	if (vault->state == VAULT_REFUSED && vault->refusal == why)
+		return;
+	vault->state = VAULT_REFUSED;
+	vault->refusal = why;
+	effects_note(fx, NOTE_ERROR, vault_subject(vault), why, NULL);
+}
+
+static bool volumes_match(const struct vault *vault, const struct store_group *meta)
+{
+	const struct core_group *config = vault->config;
+	if (meta->volume_count != config->volume_count || meta->geometry.k != config->geometry.k ||
+	    meta->geometry.m != config->geometry.m)
+		return false;
+	for (unsigned i = 0; i < config->volume_count; i++)
+		if (meta->volume[i].size != config->volume[i].size ||
+		    meta->volume[i].block_bytes != config->volume[i].block_bytes)
+			return false;
+	return true;
+}
+
+/* Of two superblocks of one set, the one that knows more. */
+static bool meta_newer(const struct store_group *a, const struct store_group *b)
+{
+	if (a->generation != b->generation)
+		return a->generation > b->generation;
+	int spans = spans_compare(&a->spans, &b->spans);
+	if (spans)
+		return spans > 0;
+	if (a->fold_point != b->fold_point)
+		return a->fold_point > b->fold_point;
+	return __builtin_popcount(a->out) > __builtin_popcount(b->out);
+}
+
+static const struct store_group *meta_best(const struct vault *vault)
+{
+	const struct store_group *best = NULL;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct store *store = vault->store[i].store;
+		if (!store || store_state_of(store) != STORE_READY)
+			continue;
+		const struct store_group *meta = store_group_of(store);
+		if (!best || meta_newer(meta, best))
+			best = meta;
+	}
+	return best;
+}
+
+static void store_judge(struct vault *vault, unsigned index, struct effects *fx)
+{
+	struct vault_store *slot = &vault->store[index];
+	const struct store_group *meta = store_group_of(slot->store);
+	unsigned long long numbers[3] = {index, 0, 0};
+	if (!uuid_equal(&meta->set, &vault->meta.set)) {
+		effects_note(fx, NOTE_ERROR, vault_subject(vault),
+			     "store %llu belongs to another set of stores: check its directory",
+			     numbers);
+		store_abandon(slot->store);
+	} else if (store_incarnation(slot->store) != vault->meta.incarnation[index] ||
+		   vault->meta.out >> index & 1) {
+		effects_note(fx, NOTE_WARNING, vault_subject(vault),
+			     "store %llu is out of service: casemate store rebuild brings it back",
+			     numbers);
+	} else {
+		slot->in_service = true;
+		store_use_spans(slot->store, &vault->meta.spans);
+		vault->highest = max_u64(vault->highest, store_lsn_max(slot->store));
+		slot->floor = points_floor(vault, index);
+	}
+}
+
+/* Each store folds to the recorded point from its own journal; one that was stopped in the middle
+ * goes on. */
+static void refold(struct vault *vault, struct effects *fx)
+{
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service &&
+		    store_image_point(vault->store[i].store) < vault->meta.fold_point) {
+			vault->folding |= 1u << i;
+			vault->fold_version = vault->meta_version ? vault->meta_version : 1;
+			store_fold(vault->store[i].store, vault->meta.fold_point, fx);
+		}
+}
+
+static void vault_assemble(struct vault *vault, struct effects *fx)
+{
+	const struct store_group *best = meta_best(vault);
+	if (!best) {
+		vault_refuse(vault, "no store can be read: check stores in the configuration", fx);
+		return;
+	}
+	vault->meta = *best;
+	if (!volumes_match(vault, best)) {
+		vault_refuse(vault, "the stores were made for another geometry or size", fx);
+		return;
+	}
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].store && store_state_of(vault->store[i].store) == STORE_READY)
+			store_judge(vault, i, fx);
+	uint32_t present = vault_in_service(vault);
+	lsn_t floor[SHARDS_MAX] = {0};
+	for (unsigned i = 0; i < vault->n; i++)
+		floor[i] = vault->store[i].floor;
+	vault->consistent = points_consistent_now(vault, present);
+	vault->durable = points_durable(vault->quorum, floor, present);
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	lsn_t base = newest ? max_u64(vault->consistent, newest->first - 1) : 0;
+	vault->highest = max_u64(vault->highest, base);
+	vault->proof = points_promotion_of(vault, vault->consistent);
+	if (!vault->proof.enough_stores) {
+		vault_refuse(vault,
+			     "too few stores to be sure of what was acknowledged: bring the "
+			     "missing ones back",
+			     fx);
+		return;
+	}
+	receive_reset(vault, base);
+	vault->acknowledged_durable = vault->durable;
+	vault->state = vault->meta.promoted ? VAULT_PROMOTING : VAULT_READY;
+	effects_note(
+		fx, NOTE_INFO, vault_subject(vault),
+		"%llu of %llu stores in service, consistent point %llu",
+		NOTE_NUMBERS((unsigned)__builtin_popcount(present), vault->n, vault->consistent));
+	refold(vault, fx);
+}
+
+static void store_opened(struct store *store, int result, struct effects *fx)
+{
+	const struct store_config *config = store_config_of(store);
+	struct vault *vault = config->owner;
+	unsigned index = config->index;
+	static const struct {
+		int result;
+		const char *text;
+	} reasons[] = {
+		{-EBADMSG,
+		 "store %llu: both superblocks are damaged: casemate store rebuild makes it anew"},
+		{-ENOENT, "store %llu: no store in its directory: casemate volume create, or check "
+			  "the path"},
+		{-EXDEV,
+		 "store %llu: its directory holds another store: check the order of stores"},
+		{0, "store %llu: cannot be read (errno %llu)"},
+	};
+	if (result < 0) {
+		unsigned i = 0;
+		while (reasons[i].result && reasons[i].result != result)
+			i++;
+		effects_note(fx, NOTE_ERROR, vault_subject(vault), reasons[i].text,
+			     NOTE_NUMBERS(index, (unsigned long long)-result, 0));
+	}
+	if (vault->rebuild.phase && vault->rebuild.store == index) {
+		rebuild_opened(vault, result, fx);
+		return;
+	}
+	vault->opening &= ~(1u << index);
+	if (!vault->opening)
+		vault_assemble(vault, fx);
+}
+
+static void store_went_out(struct store *store, int err, struct effects *fx)
+{
+	const struct store_config *config = store_config_of(store);
+	vault_store_out(config->owner, config->index, err, fx);
+}
+
+static void store_folded(struct store *store, struct effects *fx)
+{
+	const struct store_config *config = store_config_of(store);
+	struct vault *vault = config->owner;
+	vault->folding &= ~(1u << config->index);
+}
+
+struct store *vault_store_make(struct vault *vault, unsigned index, const struct store_files *files)
+{
+	struct vault_store *slot = &vault->store[index];
+	snprintf(slot->subject, sizeof slot->subject, "%s store %u", vault->config->name, index);
+	struct store_config config = {.index = (uint8_t)index,
+				      .subject = slot->subject,
+				      .files = *files,
+				      .geometry = vault->config->geometry,
+				      .volume_count = vault->config->volume_count,
+				      .segment_bytes = vault->config->segment_bytes,
+				      .segment_count = vault->config->segment_count,
+				      .batch_bytes_max = BATCH_BYTES_MAX,
+				      .opened = store_opened,
+				      .out = store_went_out,
+				      .folded = store_folded,
+				      .owner = vault};
+	for (unsigned i = 0; i < config.volume_count; i++) {
+		config.volume[i].size = vault->config->volume[i].size;
+		config.volume[i].block_bytes = vault->config->volume[i].block_bytes;
+	}
+	/* The memory of a store that is made again is used again. */
+	if (!slot->memory)
+		slot->memory = tools_memory(vault->tools, store_bytes(&config));
+	return slot->memory ? store_init(slot->memory, &config) : NULL;
+}
+
+/* docs/semantics.md "stores": recorded as out on w others before the next acknowledgement. */
+void vault_store_out(struct vault *vault, unsigned index, int err, struct effects *fx)
+{
+	struct vault_store *slot = &vault->store[index];
+	effects_note(fx, NOTE_ERROR, slot->subject,
+		     "store %llu is out (errno %llu): casemate store rebuild brings it back",
+		     NOTE_NUMBERS(index, (unsigned long long)-err, 0));
+	if (vault->rebuild.phase && vault->rebuild.store == index)
+		rebuild_failed(vault, err, fx);
+	bool counted = slot->in_service;
+	slot->in_service = slot->rebuilding = false;
+	vault->folding &= ~(1u << index);
+	receive_store_gone(vault, index, fx);
+	gather_orphan_store(vault, index);
+	if (!counted)
+		return;
+	vault->meta.out |= 1u << index;
+	vault->out_version = vault_meta_changed(vault, fx);
+}
+
+/* ---- superblocks ---- */
+static void meta_send(struct vault *vault, unsigned index, struct effects *fx);
+
+static void meta_written(struct store_superblock_write *write, int result, struct effects *fx)
+{
+	struct vault_store *slot = container_of(write, struct vault_store, write);
+	struct vault *vault = slot->vault;
+	unsigned index = (unsigned)(slot - vault->store);
+	slot->writing = false;
+	if (result < 0)
+		return; /* the store is out, and has said so */
+	vault->meta_on[index] = vault->meta_sent[index];
+	if (vault->meta_sent[index] < vault->meta_version)
+		meta_send(vault, index, fx);
+	uint32_t mask = vault_in_service(vault);
+	unsigned count = (unsigned)__builtin_popcount(mask);
+	unsigned need = count < vault->quorum.w ? count : vault->quorum.w;
+	if (need)
+		vault->meta_durable = points_rank(vault->meta_on, mask, need);
+}
+
+static void meta_send(struct vault *vault, unsigned index, struct effects *fx)
+{
+	struct vault_store *slot = &vault->store[index];
+	if (slot->writing || !slot->in_service)
+		return;
+	slot->writing = true;
+	slot->vault = vault;
+	slot->write = (struct store_superblock_write){.group = &vault->meta, .done = meta_written};
+	vault->meta_sent[index] = vault->meta_version;
+	store_write_group(slot->store, &slot->write, fx);
+}
+
+uint64_t vault_meta_changed(struct vault *vault, struct effects *fx)
+{
+	vault->meta_version++;
+	for (unsigned i = 0; i < vault->n; i++)
+		meta_send(vault, i, fx);
+	return vault->meta_version;
+}
+
+/* ---- the primary's hello ---- */
+static void say_state(struct vault *vault, int32_t result, struct effects *fx)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	struct wire_state state = {.group = vault->peer_group,
+				   .result = result,
+				   .instance = vault->hello.instance,
+				   .set = vault->meta.set,
+				   .generation = vault->meta.generation,
+				   .has_span = newest != NULL,
+				   .durable = vault->durable,
+				   .consistent = vault->consistent,
+				   .highest = vault->highest};
+	if (newest)
+		state.span = *newest;
+	uint8_t text[WIRE_TEXT_BYTES_MAX];
+	link_send_message(&vault->tools->link, text, wire_state_encode(&state, text), fx->now);
+}
+
+static int hello_volumes(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
+{
+	bool adopt = false;
+	for (unsigned i = 0; i < hello->volume_count; i++) {
+		struct store_volume *mine = &vault->meta.volume[i];
+		const struct wire_volume *theirs = &hello->volume[i];
+		if (mine->size != theirs->size || mine->block_bytes != theirs->block_bytes ||
+		    strcmp(mine->name, theirs->name) != 0)
+			return -EINVAL;
+		if (!uuid_is_zero(&mine->id) && !uuid_equal(&mine->id, &theirs->id))
+			return -EEXIST;
+		adopt |= uuid_is_zero(&mine->id);
+	}
+	if (!adopt)
+		return vault->meta_durable >= vault->adopt_version ? 0 : -EAGAIN;
+	for (unsigned i = 0; i < hello->volume_count; i++) {
+		struct store_volume *mine = &vault->meta.volume[i];
+		mine->id = hello->volume[i].id;
+		memcpy(mine->wrapped_key, hello->volume[i].wrapped_key, sizeof mine->wrapped_key);
+		memcpy(mine->key_check, hello->volume[i].key_check, sizeof mine->key_check);
+	}
+	vault->adopt_version = vault_meta_changed(vault, fx);
+	return -EAGAIN;
+}
+
+static int hello_judge(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
+{
+	if (vault->state == VAULT_OPENING)
+		return -EAGAIN;
+	if (vault->state != VAULT_READY)
+		return vault->state == VAULT_REFUSED ? -ENODEV : -ESTALE;
+	if (vault->fenced || vault->meta.generation > hello->generation)
+		return -ESTALE;
+	if (hello->geometry.k != vault->config->geometry.k ||
+	    hello->geometry.m != vault->config->geometry.m || hello->quorum != vault->quorum.w ||
+	    hello->volume_count != vault->config->volume_count)
+		return -EINVAL;
+	int result = hello_volumes(vault, hello, fx);
+	if (result < 0)
+		return result;
+	/* Of a primary that is gone only what can be made whole counts; it is stored before we name
+	 * our points. */
+	if (!uuid_equal(&vault->primary_instance, &hello->instance)) {
+		receive_drop_partial(vault);
+		if (!receive_idle(vault))
+			return -EAGAIN;
+		points_turn(vault, fx);
+		vault->primary_instance = hello->instance;
+		vault->span_accepted = false;
+		receive_reset(vault, vault->base);
+	}
+	return vault->proof.proven || spans_newest(&vault->meta.spans) == NULL ? 0 : -ENODEV;
+}
+
+void vault_hello_received(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
+{
+	vault->peer_group = hello->group;
+	vault->hello = *hello;
+	say_state(vault, hello_judge(vault, hello, fx), fx);
+}
+
+/* ---- spans ---- */
+static void say_opened(struct vault *vault, const struct uuid *span, int32_t result,
+		       struct effects *fx)
+{
+	struct wire_opened opened = {.group = vault->peer_group, .result = result, .span = *span};
+	uint8_t text[WIRE_TEXT_BYTES_MAX];
+	link_send_message(&vault->tools->link, text, wire_opened_encode(&opened, text), fx->now);
+}
+
+/* docs/semantics.md "spans": what the new span leaves out was never acknowledged. */
+static bool parent_last_allowed(const struct vault *vault, const struct span *span)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	if (!newest || span->parent_last == vault->consistent)
+		return true;
+	if (newest->kind != SPAN_CATCH_UP)
+		return span->parent_last >= vault->durable &&
+		       span->parent_last <= vault->consistent;
+	if (span->parent_last > vault->durable)
+		return false;
+	struct record record;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service &&
+		    store_find_lsn(vault->store[i].store, span->parent_last, &record) == 0)
+			return record.kind == RECORD_END;
+	return false;
+}
+
+static void span_begin(struct vault *vault, struct effects *fx)
+{
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service || vault->store[i].rebuilding)
+			store_use_spans(vault->store[i].store, &vault->meta.spans);
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	vault->highest = max_u64(vault->highest, newest->first - 1);
+	vault->span_accepted = true;
+	for (unsigned i = 0; i < vault->n; i++)
+		vault->store[i].floor = vault->store[i].in_service ? points_floor(vault, i) : 0;
+	points_turn(vault, fx);
+	receive_reset(vault, max_u64(vault->consistent, newest->first - 1));
+	effects_note(fx, NOTE_INFO, vault_subject(vault),
+		     newest->kind == SPAN_CATCH_UP
+			     ? "catch-up span opened at lsn %llu, generation %llu"
+			     : "span opened at lsn %llu, generation %llu",
+		     NOTE_NUMBERS(newest->first, newest->generation, 0));
+}
+
+static int open_judge(struct vault *vault, const struct span *span, struct effects *fx)
+{
+	if (vault->state != VAULT_READY || vault->fenced || uuid_is_zero(&vault->primary_instance))
+		return vault->state == VAULT_READY && !vault->fenced ? -EAGAIN : -ESTALE;
+	if (vault->span_version)
+		return -EAGAIN;
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	if (newest && uuid_equal(&newest->id, &span->id)) {
+		if (!vault->span_accepted)
+			span_begin(vault, fx);
+		return 0;
+	}
+	if (span->generation < vault->meta.generation || !parent_last_allowed(vault, span))
+		return -ESTALE;
+	if (!receive_idle(vault))
+		return -EAGAIN;
+	int result = spans_open(&vault->meta.spans, span);
+	if (result < 0)
+		return result == -ENOSPC ? -EAGAIN : result;
+	vault->meta.generation = span->generation;
+	vault->span_version = vault_meta_changed(vault, fx);
+	vault->span_accepted = false;
+	return -EAGAIN;
+}
+
+void vault_open_received(struct vault *vault, const struct wire_open *open, struct effects *fx)
+{
+	say_opened(vault, &open->span.id, open_judge(vault, &open->span, fx), fx);
+}
+
+/* A span record is durable on w stores before any of its records counts. */
+static void span_turn(struct vault *vault, struct effects *fx)
+{
+	if (!vault->span_version || vault->meta_durable < vault->span_version)
+		return;
+	vault->span_version = 0;
+	span_begin(vault, fx);
+	say_opened(vault, &spans_newest(&vault->meta.spans)->id, 0, fx);
+}
+
+/* ---- comparing by tag ---- */
+void vault_compare_received(struct vault *vault, const struct wire_compare *ask, struct effects *fx)
+{
+	struct wire_tags tags = {.group = vault->peer_group,
+				 .volume = ask->volume,
+				 .ask = ask->ask,
+				 .block = ask->block};
+	if (vault->state != VAULT_READY || ask->volume >= vault->config->volume_count)
+		return;
+	const struct core_volume *volume = &vault->config->volume[ask->volume];
+	uint64_t blocks = volume->size / volume->block_bytes;
+	uint32_t mask = vault_in_service(vault);
+	while (tags.count < ask->count && tags.count < WIRE_TAGS_MAX &&
+	       ask->block + tags.count < blocks) {
+		struct wire_tag *tag = &tags.tag[tags.count];
+		struct record record;
+		uint32_t holders;
+		int result = gather_find(vault, ask->volume, ask->block + tags.count,
+					 vault->consistent, mask, &record, &holders);
+		*tag = (struct wire_tag){0};
+		if (result == 0) {
+			tag->kind = record.kind;
+			tag->identity = record.identity;
+			memcpy(tag->tag, record.tag, TAG_BYTES);
+		} else if (result != -ENOENT) {
+			tag->kind =
+				RECORD_VOID; /* damaged here: nothing matches, it is sent anew */
+		}
+		tags.count++;
+	}
+	uint8_t text[WIRE_TEXT_BYTES_MAX];
+	link_send_message(&vault->tools->link, text, wire_tags_encode(&tags, text), fx->now);
+}
+
+/* ---- orders ---- */
+void vault_answer(struct command *command, int result, struct effects *fx)
+{
+	command->result = result;
+	command->next = NULL;
+	*fx->results_tail = command;
+	fx->results_tail = &command->next;
+}
+
+static void store_lost(struct vault *vault, struct command *command, struct effects *fx)
+{
+	struct vault_store *slot = &vault->store[command->store];
+	if (command->store < vault->n && slot->in_service) {
+		store_abandon(slot->store);
+		vault_store_out(vault, command->store, -ENOENT, fx);
+	}
+	vault_answer(command, 0, fx);
+}
+
+static void journal_dump(struct vault *vault, struct command *command, struct effects *fx)
+{
+	unsigned room = command->record_count;
+	command->record_count = 0;
+	struct store *store = command->store < vault->n ? vault->store[command->store].store : NULL;
+	if (!store) {
+		snprintf(command->text, sizeof command->text, "no store %u", command->store);
+		vault_answer(command, -ENOENT, fx);
+		return;
+	}
+	while (command->record_count < room) {
+		struct journal_line *line = &command->record[command->record_count];
+		if (store_next(store, &command->cursor, &line->record, &line->counts) < 0)
+			break;
+		command->record_count++;
+	}
+	vault_answer(command, 0, fx);
+}
+
+void vault_command(struct vault *vault, struct command *command, struct effects *fx)
+{
+	switch (command->kind) {
+	case COMMAND_PROMOTE:
+		promote_start(vault, command, fx);
+		break;
+	case COMMAND_SCRUB:
+		scrub_start(vault, command, fx);
+		break;
+	case COMMAND_REBUILD:
+		rebuild_start(vault, command, fx);
+		break;
+	case COMMAND_STORE_LOST:
+		store_lost(vault, command, fx);
+		break;
+	case COMMAND_JOURNAL:
+		journal_dump(vault, command, fx);
+		break;
+	default:
+		vault_answer(command, 0, fx);
+	}
+}
+
+/* ---- making one ---- */
+struct vault *vault_new(struct tools *tools, struct core_group *group, uint8_t index,
+			uint16_t export_first)
+{
+	struct vault *vault = tools_memory(tools, sizeof *vault);
+	void *stripe = tools_memory(tools, stripe_bytes());
+	if (!vault || !stripe)
+		return NULL;
+	vault->tools = tools;
+	vault->config = group;
+	vault->group = index;
+	vault->export_first = export_first;
+	vault->quorum = (struct quorum){.geometry = group->geometry, .w = group->quorum};
+	vault->n = geometry_n(group->geometry);
+	vault->stripe = stripe_init(stripe, group->geometry, tools->kernel);
+	for (unsigned i = 0; i < group->volume_count; i++) {
+		uint32_t shard = shard_bytes_of(group->geometry, group->volume[i].block_bytes);
+		vault->shard_bytes_max = (uint32_t)max_u64(vault->shard_bytes_max, shard);
+		crc32c_shift_init(&vault->shift[i], shard);
+	}
+	if (!receive_new(vault) || !gather_new(vault))
+		return NULL;
+	for (unsigned i = 0; i < vault->n; i++) {
+		if (!group->store[i].present)
+			continue;
+		vault->store[i].store = vault_store_make(vault, i, &group->store[i].files);
+		if (!vault->store[i].store)
+			return NULL;
+	}
+	return vault;
+}
+
+void vault_fini(struct vault *vault)
+{
+	keys_wipe(vault->key, sizeof vault->key);
+}
+
+void vault_start(struct vault *vault, struct effects *fx)
+{
+	vault->unprotected_since = fx->now;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].store)
+			vault->opening |= 1u << i;
+		else
+			effects_note(
+				fx, NOTE_ERROR, vault_subject(vault),
+				"store %llu is missing: its directory or a file in it is not there",
+				NOTE_NUMBERS(i, 0, 0));
+	if (!vault->opening)
+		vault_assemble(vault, fx);
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].store)
+			store_open(vault->store[i].store, fx);
+}
+
+bool vault_ready(const struct vault *vault)
+{
+	return vault->state == VAULT_SERVING;
+}
+
+/* ---- turn ---- */
+void vault_turn(struct vault *vault, struct effects *fx)
+{
+	if (vault->state == VAULT_OPENING || vault->state == VAULT_REFUSED) {
+		rebuild_turn(vault, fx);
+		return;
+	}
+	span_turn(vault, fx);
+	receive_turn(vault, fx);
+	points_turn(vault, fx);
+	fold_turn(vault, fx);
+	refill_turn(vault, fx);
+	rebuild_turn(vault, fx);
+	scrub_turn(vault, fx);
+	promote_turn(vault, fx);
+	serve_turn(vault, fx);
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service || vault->store[i].rebuilding)
+			store_turn(vault->store[i].store, fx);
+	points_say(vault, fx);
+}
+
+ns_t vault_deadline(const struct vault *vault, ns_t now)
+{
+	bool busy = vault->received < vault->head || vault->promoting || vault->serving.head;
+	return now + (busy ? deadline_busy_ns : deadline_idle_ns);
+}
+
+static const char *state_word(const struct vault *vault)
+{
+	static const char *const words[] = {[VAULT_OPENING] = "opening",
+					    [VAULT_READY] = "vault",
+					    [VAULT_REFUSED] = "refused",
+					    [VAULT_PROMOTING] = "promoting",
+					    [VAULT_SERVING] = "serving"};
+	return words[vault->state];
+}
+
+static void store_figures(const struct vault_store *slot, struct store_status *status)
+{
+	if (!slot->store)
+		return;
+	status->state = (uint8_t)store_state_of(slot->store);
+	status->in_service = slot->in_service;
+	if (status->state != STORE_READY)
+		return;
+	status->incarnation = store_incarnation(slot->store);
+	status->floor = slot->floor;
+	status->image_point = store_image_point(slot->store);
+	status->journal_used = store_journal_bytes_used(slot->store);
+	status->journal_total = store_journal_bytes_total(slot->store);
+	status->damage = store_damage_count(slot->store);
+}
+
+void vault_status(const struct vault *vault, struct group_status *status)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	memcpy(status->name, vault->config->name, NAME_BYTES_MAX);
+	status->role = ROLE_VAULT;
+	status->state = state_word(vault);
+	status->protected_now = vault->state == VAULT_READY && vault->span_accepted &&
+				vault->tools->link.linked &&
+				vault_in_service(vault) == (1u << vault->n) - 1;
+	status->unprotected_since = vault->unprotected_since;
+	status->generation = vault->meta.generation;
+	if (newest)
+		status->span = *newest;
+	status->lsn = vault->highest;
+	status->acknowledged = vault->acknowledged_durable;
+	status->received = vault->received;
+	status->durable = vault->durable;
+	status->consistent = vault->consistent;
+	status->fold = vault->meta.fold_point;
+	uint64_t record = (uint64_t)vault->shard_bytes_max * vault->n;
+	status->window_used = (max_u64(vault->head, vault->base) - vault->base) * record;
+	status->window_total = vault->arriving_count * record;
+	status->reads = vault->reads;
+	status->read_bytes = vault->read_bytes;
+	status->records_received = vault->records_received;
+	status->repaired = vault->repaired;
+	status->duplicates = vault->duplicates;
+	status->decoded = vault->decoded;
+	status->refused = vault->refused;
+	status->opens = vault->opens;
+	for (unsigned i = 0; i < vault->n; i++)
+		store_figures(&vault->store[i], &status->store[i]);
+}
