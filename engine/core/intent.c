@@ -7,6 +7,8 @@
  * which comes later in the log. If the page with the closing is lost, the region is compared once
  * too often. A full half is left by a snapshot of what is durably open into the other half; what
  * waits follows as changes, so a snapshot alone never carries a promise. */
+#include "intent.h"
+
 #include "intent_log.h"
 
 #include <errno.h>
