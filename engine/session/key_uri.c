@@ -221,6 +221,24 @@ static int kek_load(const char *uri, uint8_t *text, uint8_t kek[KEY_BYTES], stru
 	return result;
 }
 
+int key_uri_load_private(const char *uri, EVP_PKEY **key, char *why_text, size_t why_bytes)
+{
+	struct why why = {why_text, why_bytes};
+	struct key_file file;
+	size_t length;
+	uint8_t *text = secret_take(KEY_FILE_BYTES_MAX);
+	int result = text ? uri_read(uri, &file, text, &length, why)
+			  : refuse(why, -errno, "no locked memory for a key (%s)", strerror(errno));
+	*key = result ? NULL : private_key_find(text, length);
+	secret_give(text, KEY_FILE_BYTES_MAX);
+	if (!result && !*key)
+		return refuse(why, -EBADMSG,
+			      "key file %s holds no private key in plain PEM (an encrypted one is "
+			      "not taken)",
+			      file.path);
+	return result;
+}
+
 /* Runs a loader with secret memory for the file's text, and wipes what it leaves. */
 static int load_with(int (*load)(const char *, uint8_t *, uint8_t *, struct why), const char *uri,
 		     uint8_t out[KEY_BYTES], struct why why)

@@ -16,6 +16,11 @@ enum { PSK_BYTES = 32, KEY_FINGERPRINT_BYTES = 45 /* base64 of SHA-256, and a 0 
  * others, or not ours; -EBADMSG: not such a key; or what the system said. kek is wiped then. */
 int key_uri_load(const char *uri, uint8_t kek[KEY_BYTES], char *why, size_t why_bytes);
 
+/* gives: the private key of a certificate, of whatever kind, to be freed with EVP_PKEY_free. Errors
+ * as above; key is NULL then. */
+struct evp_pkey_st;
+int key_uri_load_private(const char *uri, struct evp_pkey_st **key, char *why, size_t why_bytes);
+
 /* A pre-shared key of a pair of sites: 64 hex digits, white space around them allowed. */
 int key_uri_load_psk(const char *uri, uint8_t psk[PSK_BYTES], char *why, size_t why_bytes);
 
