@@ -123,6 +123,7 @@ struct store_append {
 	const uint8_t *shard; /* page aligned, shard_bytes; NULL without payload */
 	void (*done)(struct store_append *, int result,
 		     struct effects *); /* durable, or the store is out */
+	void *owner; /* the caller's */
 };
 /* -ENOSPC when the journal has no room (nothing is queued); -EIO when the store is not ready. A
  * batch leaves when one is full or none is in flight: store_turn, called once at the end of each

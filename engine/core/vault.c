@@ -105,7 +105,8 @@ static void refold(struct vault *vault, struct effects *fx)
 		if (vault->store[i].in_service &&
 		    store_image_point(vault->store[i].store) < vault->meta.fold_point) {
 			vault->folding |= 1u << i;
-			vault->fold_version = vault->meta_version ? vault->meta_version : 1;
+			vault->fold_version = max_u64(vault->meta_version, 1);
+			vault->fold_started = true;
 			store_fold(vault->store[i].store, vault->meta.fold_point, fx);
 		}
 }

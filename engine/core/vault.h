@@ -38,6 +38,7 @@ struct arriving {
 	bool seen; /* record is filled in */
 	uint32_t shard_bytes, cut_bytes;
 	uint16_t fragments, fragments_enough;
+	uint32_t crc[SHARDS_MAX];
 	uint32_t column[VAULT_FRAGMENTS_MAX]; /* mask of columns present, by fragment */
 	uint8_t *shard;			      /* n of them, shard_bytes_max apart, page aligned */
 	ns_t touched, asked;
@@ -118,9 +119,11 @@ struct vault {
 	lsn_t base; /* all up to here are done with in memory */
 	lsn_t head; /* the primary has sent up to here */
 	ns_t points_said;
+	uint32_t points_mask; /* stores in service when points were last worked out */
 	bool points_changed;
 	/* fold */
 	lsn_t fold_target;
+	bool fold_started;
 	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
 	uint32_t folding;      /* mask of stores at it */
 	/* gathers (gather.c) */
@@ -204,7 +207,7 @@ void receive_turn(struct vault *, struct effects *);
 bool receive_idle(const struct vault *); /* nothing whole waits for a store */
 void receive_drop_partial(struct vault *);
 void receive_store_gone(struct vault *, unsigned index, struct effects *);
-/* Appends a record that was computed here to one store: like any other. */
+ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is waited for */
 /* vault_points.c */
 void points_turn(struct vault *, struct effects *);
 void points_say(struct vault *, struct effects *);

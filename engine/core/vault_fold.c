@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* When journals may overwrite images: the fold point of a group moves one step at a time. It is
+ * recorded on every store in service before the first slot changes, and the next step waits until
+ * all of them are at this one (docs/semantics.md "fold"). */
+#include "vault.h"
+
+/* Worth folding once a journal is half full. */
+static bool fold_wanted(const struct vault *vault)
+{
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service &&
+		    store_journal_bytes_used(vault->store[i].store) * 2 >
+			    store_journal_bytes_total(vault->store[i].store))
+			return true;
+	return false;
+}
+
+/* F <= the f-th largest floor, and here also <= every floor: a store in service never lacks what
+ * its peers have folded. F <= the consistent point: an open catch-up is not folded. */
+static lsn_t fold_bound(const struct vault *vault)
+{
+	lsn_t floor[SHARDS_MAX] = {0}, bound = vault->consistent;
+	for (unsigned i = 0; i < vault->n; i++) {
+		if (!vault->store[i].in_service)
+			continue;
+		floor[i] = vault->store[i].floor;
+		bound = min_u64(bound, floor[i]);
+	}
+	return min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
+}
+
+static bool fold_recorded(const struct vault *vault)
+{
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service && vault->meta_on[i] < vault->fold_version)
+			return false;
+	return true;
+}
+
+static void fold_begin(struct vault *vault, struct effects *fx)
+{
+	lsn_t bound = fold_bound(vault);
+	if (bound <= vault->meta.fold_point || vault->rebuild.phase ||
+	    vault->state != VAULT_READY || !fold_wanted(vault))
+		return;
+	vault->meta.fold_point = bound;
+	vault->fold_version = vault_meta_changed(vault, fx);
+	vault->fold_started = false;
+}
+
+void fold_turn(struct vault *vault, struct effects *fx)
+{
+	if (!vault->fold_version) {
+		fold_begin(vault, fx);
+		return;
+	}
+	if (!vault->fold_started) {
+		if (!fold_recorded(vault))
+			return;
+		vault->fold_started = true;
+		for (unsigned i = 0; i < vault->n; i++)
+			if (vault->store[i].in_service) {
+				vault->folding |= 1u << i;
+				store_fold(vault->store[i].store, vault->meta.fold_point, fx);
+			}
+		return;
+	}
+	if (vault->folding)
+		return;
+	/* What is in every image needs its span no more; the next record of the meta carries that.
+	 */
+	spans_prune(&vault->meta.spans, vault->meta.fold_point);
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service)
+			store_use_spans(vault->store[i].store, &vault->meta.spans);
+	vault->fold_version = 0;
+}

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The points of a group at its vault, worked out from what the stores hold, and said to the
+ * primary: acknowledgement is by points, never per packet or per shard (docs/semantics.md
+ * "points"). */
+#include "vault.h"
+
+static const ns_t say_interval_ns = 200 * NS_PER_US, say_idle_ns = 20 * NS_PER_MS;
+
+/* ---- working them out ---- */
+/* The last lsn that counts before the gap that begins at lsn, and the first after it: between two
+ * spans nothing was drawn. */
+static lsn_t gap_end(const struct spans *spans, lsn_t lsn)
+{
+	for (unsigned i = 0; i < spans->count; i++) {
+		lsn_t last = spans_last(spans, i);
+		if (lsn < spans->span[i].first)
+			return spans->span[i].first;
+		if (lsn <= last)
+			return lsn;
+	}
+	return lsn;
+}
+
+/* The last lsn up to which this store holds every record that counts. */
+lsn_t points_floor(const struct vault *vault, unsigned index)
+{
+	const struct vault_store *slot = &vault->store[index];
+	const struct ranges *held = store_held(slot->store);
+	const struct spans *spans = &vault->meta.spans;
+	lsn_t next = max_u64(slot->floor, store_image_point(slot->store)) + 1;
+	for (;;) {
+		lsn_t gap = ranges_first_gap(held, next);
+		lsn_t after = spans->count ? gap_end(spans, gap) : gap;
+		if (after == gap)
+			return gap - 1;
+		next = after;
+	}
+}
+
+static lsn_t consistent_over(const struct vault *vault, uint32_t mask)
+{
+	const struct spans *spans = &vault->meta.spans;
+	const struct ranges *held[SHARDS_MAX] = {0};
+	lsn_t base = 0;
+	for (unsigned i = 0; i < vault->n; i++) {
+		if (!(mask >> i & 1))
+			continue;
+		held[i] = store_held(vault->store[i].store);
+		base = max_u64(base, store_image_point(vault->store[i].store));
+	}
+	for (;;) {
+		lsn_t point =
+			points_consistent(vault->quorum, held, mask, NULL, base, UINT64_MAX - 1);
+		lsn_t after = spans->count ? gap_end(spans, point + 1) : point + 1;
+		if (after == point + 1)
+			return point;
+		base = after - 1;
+	}
+}
+
+/* docs/semantics.md "spans": inside an open catch-up no lsn is a consistent point. */
+static bool catch_up_open(const struct vault *vault)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	return newest && newest->kind == SPAN_CATCH_UP;
+}
+
+lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
+{
+	lsn_t point = consistent_over(vault, mask);
+	if (catch_up_open(vault))
+		point = min_u64(point, spans_newest(&vault->meta.spans)->parent_last);
+	return point;
+}
+
+struct promotion points_promotion_of(const struct vault *vault, lsn_t consistent)
+{
+	lsn_t floor[SHARDS_MAX] = {0};
+	for (unsigned i = 0; i < vault->n; i++) {
+		floor[i] = vault->store[i].in_service ? vault->store[i].floor : 0;
+		if (catch_up_open(vault))
+			floor[i] = min_u64(floor[i], spans_newest(&vault->meta.spans)->parent_last);
+	}
+	return points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
+}
+
+void points_turn(struct vault *vault, struct effects *fx)
+{
+	lsn_t floor[SHARDS_MAX] = {0};
+	uint32_t in_service = vault_in_service(vault);
+	bool moved = false;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct vault_store *slot = &vault->store[i];
+		if (!slot->in_service && !slot->rebuilding)
+			continue;
+		lsn_t now = points_floor(vault, i);
+		must(now >= slot->floor, "a floor never falls");
+		moved |= now != slot->floor;
+		slot->floor = now;
+		floor[i] = slot->in_service ? now : 0;
+	}
+	if (!moved && vault->points_mask == in_service && !vault->points_changed)
+		return;
+	vault->points_mask = in_service;
+	lsn_t durable = points_durable(vault->quorum, floor, in_service);
+	lsn_t consistent = points_consistent_now(vault, in_service);
+	vault->points_changed |= durable > vault->durable || consistent > vault->consistent;
+	vault->durable = max_u64(vault->durable, durable);
+	vault->consistent = max_u64(vault->consistent, consistent);
+	vault->highest = max_u64(vault->highest, vault->durable);
+	vault->proof = points_promotion_of(vault, vault->consistent);
+	/* A store that went out is recorded as out before anything is acknowledged without it. */
+	if (vault->meta_durable >= vault->out_version)
+		vault->acknowledged_durable = vault->durable;
+}
+
+/* ---- saying them ---- */
+/* Which columns of a fragment to ask for: as many as are missing to k, the lowest first. */
+static uint32_t columns_wanted(const struct vault *vault, uint32_t present)
+{
+	unsigned k = vault->config->geometry.k, have = (unsigned)__builtin_popcount(present);
+	uint32_t wanted = 0;
+	for (unsigned i = 0; i < vault->n && have < k; i++)
+		if (!(present >> i & 1)) {
+			wanted |= 1u << i;
+			have++;
+		}
+	return wanted;
+}
+
+static void nack_record(struct vault *vault, const struct arriving *slot, lsn_t lsn,
+			struct wire_points *points)
+{
+	if (slot->phase == PHASE_FREE) {
+		points->nack[points->nack_count++] = (struct wire_nack){
+			.lsn = lsn, .columns = columns_wanted(vault, 0), .count = UINT16_MAX};
+		return;
+	}
+	for (unsigned f = 0; f < slot->fragments && points->nack_count < WIRE_NACKS_MAX; f++) {
+		uint32_t wanted = columns_wanted(vault, slot->column[f]);
+		if (!wanted)
+			continue;
+		unsigned end = f + 1;
+		while (end < slot->fragments && columns_wanted(vault, slot->column[end]) == wanted)
+			end++;
+		points->nack[points->nack_count++] =
+			(struct wire_nack){.lsn = lsn,
+					   .columns = wanted,
+					   .fragment = (uint16_t)f,
+					   .count = (uint16_t)(end - f)};
+		f = end - 1;
+	}
+}
+
+/* Parity first: only what did not become enough in its time is asked for, and not again before an
+ * answer could be here. */
+static void nacks_collect(struct vault *vault, struct wire_points *points, ns_t now)
+{
+	ns_t patience = receive_reorder_ns(vault), timeout = link_timeout_ns(&vault->tools->link);
+	for (lsn_t lsn = vault->received + 1;
+	     lsn <= vault->head && points->nack_count < WIRE_NACKS_MAX; lsn++) {
+		struct arriving *slot = &vault->arriving[lsn % vault->arriving_count];
+		if (slot->phase > PHASE_ARRIVING || now - slot->touched < patience ||
+		    (slot->asked && now - slot->asked < timeout))
+			continue;
+		slot->asked = now;
+		vault->nacks++;
+		nack_record(vault, slot, lsn, points);
+	}
+}
+
+static bool nacks_due(const struct vault *vault, ns_t now)
+{
+	return vault->received < vault->head && now - vault->points_said >= NS_PER_MS;
+}
+
+void points_say(struct vault *vault, struct effects *fx)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	if (vault->state != VAULT_READY || !vault->span_accepted || vault->fenced || !newest)
+		return;
+	ns_t since = fx->now - vault->points_said;
+	bool busy = vault->base < vault->head;
+	if (!(vault->points_changed && since >= say_interval_ns) && !nacks_due(vault, fx->now) &&
+	    !(busy && since >= say_idle_ns) && since < NS_PER_S)
+		return;
+	struct wire_points points = {.group = vault->peer_group,
+				     .span = newest->id,
+				     .received = vault->received,
+				     .durable = vault->acknowledged_durable,
+				     .consistent = vault->consistent,
+				     .credit = vault->base + vault->arriving_count - 1};
+	nacks_collect(vault, &points, fx->now);
+	uint8_t text[WIRE_TEXT_BYTES_MAX];
+	link_send_message(&vault->tools->link, text, wire_points_encode(&points, text), fx->now);
+	vault->points_said = fx->now;
+	vault->points_changed = false;
+}
