@@ -93,7 +93,7 @@ static const struct field_table path_table = TABLE(path_fields);
 static const struct field link_fields[] = {
 	{"psk", FIELD_URI, SITES_NO, AT(config, psk), .optional = true,
 	 .sample = "\"file:/etc/casemate/psk\"",
-	 .help = "pre-shared key of 32 bytes, mixed into the session keys; the same at both sites"},
+	 .help = "64 hex digits, the same at both sites, mixed into the session keys"},
 	{"paths", FIELD_MAP, SITES_NO, AT(config, path), .list_max = PATHS_MAX,
 	 .count_offset = COUNT_AT(config, path_count), .table = &path_table,
 	 .help = "port to port; shards of a block are spread over all of them"},

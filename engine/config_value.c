@@ -152,20 +152,15 @@ static bool name_valid(const char *text)
 	return length > 0 && length < NAME_BYTES_MAX;
 }
 
-/* SHA-256 as "SHA256:" and 64 hexadecimal digits, with colons between pairs or without, or 43
- * characters of base64 without padding. */
+/* SHA-256 as "SHA256:" and base64, of which the padding may be left out. */
 static bool pin_valid(const char *text)
 {
+	size_t length = strlen(text), digits;
 	if (strncmp(text, "SHA256:", 7) != 0)
 		return false;
-	size_t digits = 0, length = strlen(text + 7);
-	for (const char *p = text + 7; *p; p++)
-		digits += strchr("0123456789abcdefABCDEF", *p) != NULL;
-	if (digits == 64 && (length == 64 || length == 95))
-		return strspn(text + 7, "0123456789abcdefABCDEF:") == length;
-	return length == 43 &&
-	       strspn(text + 7, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				"0123456789+/") == length;
+	digits = strspn(text + 7,
+			"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/");
+	return digits == 43 && (length == 50 || strcmp(text + 50, "=") == 0);
 }
 
 static bool uri_valid(const char *text)

@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define PIN_A "SHA256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define PIN_A "SHA256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa8="
 #define PIN_B "SHA256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 
 static const char good[] =		 /* the number of the line stands behind it */
@@ -353,7 +353,7 @@ static void keys_and_values(void **state)
 		{"pins: [\"" PIN_A "\"]", "pins: []",
 		 "f:8:11: sites[0].pins: needs at least one\n"},
 		{"pins: [\"" PIN_A "\"]", "pins: [\"" PIN_A "\", \"" PIN_A "\"]",
-		 "f:8:87: sites[0].pins[1]: the same as pins[0]\n"},
+		 "f:8:67: sites[0].pins[1]: the same as pins[0]\n"},
 	};
 	mistakes_are_told(rows, ARRAY_COUNT(rows));
 }
