@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* DPDK's environment: its arguments, what must be cleared away before, and what must be there
+ * after. */
+#include "eal.h"
+
+#include "device_argument.h"
+
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+
+#include <errno.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+	ARGUMENTS_MAX = 16 + 2 * EAL_DEVICES_MAX + EAL_EXTRA_MAX,
+	ARGUMENT_BYTES = 512,
+	HUGEPAGE_MIB = 2,
+};
+
+/* EAL keeps pointers to what it was given. */
+static struct {
+	char text[ARGUMENTS_MAX][ARGUMENT_BYTES];
+	char *pointer[ARGUMENTS_MAX + 1];
+	int count;
+	bool too_long;
+	bool started;
+} eal;
+
+static int fail(char *why, size_t why_bytes, int error, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+static int fail(char *why, size_t why_bytes, int error, const char *format, ...)
+{
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(why, why_bytes, format, arguments);
+	va_end(arguments);
+	return error;
+}
+
+static void argument(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void argument(const char *format, ...)
+{
+	va_list arguments;
+	must(eal.count < ARGUMENTS_MAX, "the bounds of the configuration bound the arguments");
+	va_start(arguments, format);
+	int length = vsnprintf(eal.text[eal.count], ARGUMENT_BYTES, format, arguments);
+	va_end(arguments);
+	eal.too_long |= length < 0 || length >= ARGUMENT_BYTES;
+	eal.pointer[eal.count] = eal.text[eal.count];
+	eal.count++;
+}
+
+/* ---- hugepages and CPUs ---- */
+
+static uint64_t hugepages_free_mib(void)
+{
+	unsigned long long pages = 0;
+	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
+	if (!file)
+		return 0;
+	if (fscanf(file, "%llu", &pages) != 1)
+		pages = 0;
+	fclose(file);
+	return pages * HUGEPAGE_MIB;
+}
+
+static bool wants_hugepages(const struct eal_config *config)
+{
+	if (config->hugepages == EAL_HUGEPAGES_AUTO)
+		return hugepages_free_mib() >= config->memory_mib;
+	return config->hugepages == EAL_HUGEPAGES_ON;
+}
+
+/* One lcore, floating over the CPUs that the thread has now. "-l" or nothing would pin it to the
+ * first of them, where the next daemon would sit too. */
+static void argument_lcores(int cpu)
+{
+	char list[ARGUMENT_BYTES - 32] = "";
+	size_t at = 0;
+	cpu_set_t set;
+	if (cpu != EAL_CPU_ANY || sched_getaffinity(0, sizeof set, &set) < 0) {
+		argument("--lcores=0@%d", cpu == EAL_CPU_ANY ? 0 : cpu);
+		return;
+	}
+	for (int first = 0; first < CPU_SETSIZE; first++) {
+		if (!CPU_ISSET(first, &set))
+			continue;
+		int last = first;
+		while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set))
+			last++;
+		if (at + 16 < sizeof list)
+			at += (size_t)snprintf(list + at, sizeof list - at, "%s%d-%d",
+					       at ? "," : "", first, last);
+		first = last;
+	}
+	argument("--lcores=0@(%s)", list);
+}
+
+static void arguments_build(const struct eal_config *config, bool hugepages)
+{
+	argument("casemate");
+	argument("--no-telemetry");
+	argument("--log-level=error");
+	argument("-m");
+	argument("%u", config->memory_mib);
+	argument("--file-prefix=%s", config->file_prefix);
+	/* These two exclude each other: in memory is said of hugepages. */
+	argument(hugepages ? "--in-memory" : "--no-huge");
+	argument_lcores(config->cpu);
+	if (config->pci[0])
+		for (unsigned i = 0; i < EAL_DEVICES_MAX && config->pci[i]; i++)
+			argument("--allow=%s", config->pci[i]);
+	else
+		argument("--no-pci");
+	/* A device behind no IOMMU needs physical addresses: then EAL decides. */
+	if (!config->pci[0])
+		argument("--iova-mode=va");
+	for (unsigned i = 0; i < EAL_DEVICES_MAX && config->vdev[i]; i++)
+		argument("--vdev=%s", config->vdev[i]);
+	for (unsigned i = 0; i < EAL_EXTRA_MAX && config->extra[i]; i++)
+		argument("%s", config->extra[i]);
+}
+
+/* ---- sockets of memif ---- */
+
+static bool somebody_listens(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int descriptor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (descriptor < 0 || strlen(path) >= sizeof address.sun_path)
+		return false;
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	bool listens = connect(descriptor, (struct sockaddr *)&address, sizeof address) == 0;
+	close(descriptor);
+	return listens;
+}
+
+/* A memif server that was killed leaves its socket behind, and the next one cannot bind it. */
+static int clear_socket(const char *vdev, char *why, size_t why_bytes)
+{
+	char role[16], path[ARGUMENT_BYTES];
+	struct stat status;
+	if (strncmp(vdev, "net_memif", 9) || !device_argument(vdev, "role", role, sizeof role) ||
+	    (strcmp(role, "server") && strcmp(role, "master")) ||
+	    !device_argument(vdev, "socket", path, sizeof path))
+		return 0;
+	if (lstat(path, &status) < 0)
+		return 0;
+	if (!S_ISSOCK(status.st_mode))
+		return fail(why, why_bytes, -EEXIST, "%s is there and is no socket", path);
+	if (somebody_listens(path))
+		return fail(why, why_bytes, -EADDRINUSE, "%s is in use by another process", path);
+	if (unlink(path) < 0)
+		return fail(why, why_bytes, -errno, "%s cannot be removed: %s", path,
+			    strerror(errno));
+	return 0;
+}
+
+/* ---- start and stop ---- */
+
+static int check_device(const char *device, char *why, size_t why_bytes)
+{
+	char name[RTE_ETH_NAME_MAX_LEN];
+	uint16_t ethdev;
+	if (device_name(device, name, sizeof name) &&
+	    rte_eth_dev_get_port_by_name(name, &ethdev) == 0)
+		return 0;
+	return fail(why, why_bytes, -ENODEV,
+		    "DPDK has no device %s after its start: see its lines above", device);
+}
+
+static int check_devices(const struct eal_config *config, char *why, size_t why_bytes)
+{
+	int result = 0;
+	for (unsigned i = 0; !result && i < EAL_DEVICES_MAX && config->pci[i]; i++)
+		result = check_device(config->pci[i], why, why_bytes);
+	for (unsigned i = 0; !result && i < EAL_DEVICES_MAX && config->vdev[i]; i++)
+		result = check_device(config->vdev[i], why, why_bytes);
+	return result;
+}
+
+int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
+{
+	int result = 0;
+	if (eal.started)
+		return fail(why, why_bytes, -EALREADY, "DPDK starts once in a process");
+	bool hugepages = wants_hugepages(config);
+	if (config->pci[0] && !hugepages)
+		return fail(why, why_bytes, -ENOMEM,
+			    "PCI devices need %u MiB of free 2 MiB hugepages, there are %llu",
+			    config->memory_mib, (unsigned long long)hugepages_free_mib());
+	arguments_build(config, hugepages);
+	if (eal.too_long)
+		return fail(why, why_bytes, -ENAMETOOLONG, "an argument for DPDK is too long");
+	for (unsigned i = 0; !result && i < EAL_DEVICES_MAX && config->vdev[i]; i++)
+		result = clear_socket(config->vdev[i], why, why_bytes);
+	if (result < 0)
+		return result;
+
+	eal.started = true;
+	if (rte_eal_init(eal.count, eal.pointer) < 0)
+		return fail(why, why_bytes, rte_errno ? -rte_errno : -EIO,
+			    "DPDK does not start: %s", rte_strerror(rte_errno));
+	result = check_devices(config, why, why_bytes);
+	if (result < 0)
+		rte_eal_cleanup();
+	/* A client that waits for its server would say so ten times a second. */
+	rte_log_set_level_pattern("pmd.net.memif*", RTE_LOG_CRIT);
+	return result;
+}
+
+void eal_stop(void)
+{
+	must(eal.started, "what is stopped was started");
+	rte_eal_cleanup();
+}
+
+bool eal_has_hugepages(void)
+{
+	return eal.started && rte_eal_has_hugepages();
+}
+
+int eal_thread_enter(void)
+{
+	if (rte_lcore_id() != LCORE_ID_ANY)
+		return 0;
+	return rte_thread_register() < 0 ? -rte_errno : 0;
+}
