@@ -12,9 +12,11 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <openssl/crypto.h>
@@ -39,15 +41,13 @@ static int make_sites(void **state)
 {
 	static const char *const realms[] = {"own", "other"};
 	static const char *const sites[] = {"primary", "vault", "mallory"};
-	char why[256], command[64];
+	char why[256];
 
 	if (!mkdtemp(dir))
 		return -1;
 	for (unsigned i = 0; i < ARRAY_COUNT(realms); i++) {
-		snprintf(command, sizeof command, "mkdir %s/%s", dir, realms[i]);
-		if (system(command))
-			return -1;
-		if (certificate_make_ca(in_dir(realms[i], ""), why, sizeof why))
+		if (mkdir(in_dir(realms[i], ""), 0700) ||
+		    certificate_make_ca(in_dir(realms[i], ""), why, sizeof why))
 			return -1;
 		for (unsigned j = 0; j < ARRAY_COUNT(sites); j++)
 			if (certificate_make_site(in_dir(realms[i], ""), sites[j], why, sizeof why))
@@ -56,12 +56,14 @@ static int make_sites(void **state)
 	return 0;
 }
 
+static int entry_remove(const char *path, const struct stat *s, int type, struct FTW *ftw)
+{
+	return remove(path);
+}
+
 static int remove_sites(void **state)
 {
-	char command[sizeof dir + 16];
-
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
+	return nftw(dir, entry_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* What can be wrong with one end. */

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,12 +58,14 @@ static int make_dir(void **state)
 	return mkdtemp(dir) ? 0 : -1;
 }
 
+static int entry_remove(const char *path, const struct stat *s, int type, struct FTW *ftw)
+{
+	return remove(path);
+}
+
 static int remove_dir(void **state)
 {
-	char command[sizeof dir + 16];
-
-	snprintf(command, sizeof command, "rm -rf %s", dir);
-	return system(command);
+	return nftw(dir, entry_remove, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static void test_make(void **state)

@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 /* ---- wire ---- */
 
@@ -147,18 +146,29 @@ static void test_wire_forgery(void **state)
 /* ---- stream ---- */
 
 static struct control_stream ends[2];
+static uint64_t seed;
 
-/* Every pair of losses out of the first rounds, with datagrams turned around and doubled. */
-static void stream_carry(unsigned seed, size_t total, unsigned loss_percent)
+/* SplitMix64. */
+static unsigned draw(void)
+{
+	uint64_t z = seed += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return (unsigned)(z >> 32);
+}
+
+/* Round by round, with datagrams lost, turned around and doubled. */
+static void stream_carry(unsigned number, size_t total, unsigned loss_percent)
 {
 	static uint8_t said[CONTROL_STREAM_CAP], heard[CONTROL_STREAM_CAP];
 	struct control_message ack = {0}, flight[CONTROL_STREAM_CHUNKS_MAX];
 	size_t heard_bytes = 0;
 	ns_t now = 0;
 
-	srand(seed);
+	seed = number;
 	for (size_t i = 0; i < total; i++)
-		said[i] = (uint8_t)rand();
+		said[i] = (uint8_t)draw();
 	control_stream_init(&ends[0]);
 	control_stream_init(&ends[1]);
 	assert_int_equal(control_stream_write(&ends[0], said, total / 3), 0);
@@ -171,9 +181,9 @@ static void stream_carry(unsigned seed, size_t total, unsigned loss_percent)
 		while (control_stream_send(&ends[0], &flight[count], now))
 			count++;
 		for (unsigned i = 0; i < 2 * count; i++) {
-			const unsigned which = (unsigned)rand() % count;
+			const unsigned which = draw() % count;
 
-			if ((unsigned)rand() % 100 >= loss_percent)
+			if (draw() % 100 >= loss_percent)
 				control_stream_receive(&ends[1], &flight[which]);
 		}
 		while ((length = control_stream_read(&ends[1], &bytes))) {
@@ -181,7 +191,7 @@ static void stream_carry(unsigned seed, size_t total, unsigned loss_percent)
 			heard_bytes += length;
 		}
 		control_stream_ack(&ends[1], &ack);
-		if ((unsigned)rand() % 100 >= loss_percent)
+		if (draw() % 100 >= loss_percent)
 			assert_true(control_stream_acked(&ends[0], &ack, now) >= 0);
 		if (control_stream_flushed(&ends[0]))
 			break;
@@ -196,8 +206,8 @@ static void stream_carry(unsigned seed, size_t total, unsigned loss_percent)
 
 static void test_stream_carries(void **state)
 {
-	for (unsigned seed = 1; seed <= 60; seed++)
-		stream_carry(seed, 1 + seed * 1000u, seed % 4 * 20);
+	for (unsigned number = 1; number <= 60; number++)
+		stream_carry(number, 1 + number * 1000u, number % 4 * 20);
 	stream_carry(99, CONTROL_STREAM_CAP, 30);
 }
 
