@@ -119,16 +119,22 @@ static void test_cpu(void **state)
 	world_free(world);
 }
 
+/* One of two paths is dead from the beginning, or dies at any later moment. */
 static void test_dead_path(void **state)
 {
-	for (unsigned dead = 0; dead < 2; dead++) {
-		struct world *world = world_new(&no_flaw, &no_flaw, 1);
+	for (unsigned moment = 0; moment < 12; moment++)
+		for (unsigned dead = 0; dead < 2; dead++) {
+			struct world *world = world_new(&no_flaw, &no_flaw, moment + 1);
 
-		world->dead_path = 1u << dead;
-		run_until_keys(world, 1);
-		keys_agree(world);
-		world_free(world);
-	}
+			session_start(world->end[CLIENT], world->now);
+			for (unsigned i = 0; i < moment; i++)
+				turn(world);
+			world->dead_path = 1u << dead;
+			memset(world->flight, 0, sizeof world->flight);
+			run_until_keys(world, 1);
+			keys_agree(world);
+			world_free(world);
+		}
 }
 
 /* ---- what strangers cannot do ---- */
@@ -234,29 +240,53 @@ static void test_flood(void **state)
 	world_free(world);
 }
 
-/* Strangers that do receive at their addresses: few at once, few per second. */
+static void nonsense_say(struct world *world, uint64_t client, uint64_t server)
+{
+	const struct control_message message = {.type = CONTROL_STREAM,
+						.receiver = server,
+						.sender = client,
+						.length = 8,
+						.bytes = (const uint8_t *)"GET / HT"};
+	uint8_t bytes[CONTROL_DATAGRAM_BYTES_MAX];
+	struct session_arrival arrival = {.bytes = bytes, .address = client};
+
+	arrival.length = control_encode(&message, bytes);
+	session_receive(world->end[SERVER], &arrival, world->now);
+}
+
+/* Strangers that do receive at their addresses: few at once, and few per second, even when each
+ * makes room for the next by failing at once. */
 static void test_flood_with_cookies(void **state)
 {
-	struct world *world = world_new(&no_flaw, &no_flaw, 4);
-	const struct session_stats *stats = session_stats(world->end[SERVER]);
-	const ns_t begun = world->now;
-	struct control_message answer;
-	uint64_t bound;
+	for (unsigned nonsense = 0; nonsense < 2; nonsense++) {
+		struct world *world = world_new(&no_flaw, &no_flaw, 4);
+		const struct session_stats *stats = session_stats(world->end[SERVER]);
+		const ns_t begun = world->now;
+		struct control_message answer;
+		uint64_t bound;
+		int type;
 
-	for (uint64_t client = 1; client <= 2000; client++) {
-		hello_say(world, client, NULL, client);
-		while (answer_take(world, &answer) != CONTROL_COOKIE)
-			;
-		hello_say(world, client, answer.cookie, client);
-		world->now += 10 * NS_PER_MS;
+		for (uint64_t client = 1; client <= 2000; client++) {
+			hello_say(world, client, NULL, client);
+			while (answer_take(world, &answer) != CONTROL_COOKIE)
+				;
+			hello_say(world, client, answer.cookie, client);
+			while ((type = answer_take(world, &answer)))
+				if (nonsense && type == CONTROL_ACK && answer.receiver == client)
+					nonsense_say(world, client, answer.sender);
+			world->now += 10 * NS_PER_MS;
+		}
+		bound = SESSION_BURST + (world->now - begun) / NS_PER_S * SESSION_RATE_PER_S;
+		assert_in_range(stats->objects, nonsense ? bound - 4 : SESSION_HANDSHAKES_MAX,
+				bound);
+		assert_true(stats->busy > 1000);
+		assert_int_equal(stats->failed > 0, nonsense);
+		world->now += 6 * NS_PER_S;
+		world->failed_count[SERVER] = 0;
+		run_until_keys(world, 1);
+		keys_agree(world);
+		world_free(world);
 	}
-	bound = SESSION_BURST + (world->now - begun) / NS_PER_S * SESSION_RATE_PER_S;
-	assert_in_range(stats->objects, SESSION_HANDSHAKES_MAX, bound);
-	assert_true(stats->busy > 1000);
-	world->now += 6 * NS_PER_S;
-	run_until_keys(world, 1);
-	keys_agree(world);
-	world_free(world);
 }
 
 static void test_cookie_bounds(void **state)
