@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* volume create: formats what this site keeps of a volume, without a daemon. */
+#include "cli.h"
+
+#include "config.h"
+#include "volume.h"
+
+#include <errno.h>
+
+int cli_volume_create(struct cli *cli)
+{
+	struct config *config;
+	const char *file = cli->config ? cli->config : CLI_CONFIG_DEFAULT;
+	const char *volume = cli->argument[0];
+	char why[VOLUME_WHY_BYTES] = "";
+	int err = config_load(&config, file, cli->node, cli->json ? NULL : stderr);
+	if (err)
+		return cli_fail(cli, CLI_BAD_CONFIG, "%s: %s (casemate config check)", file,
+				err == -EINVAL ? "wrong configuration" : strerror(-err));
+	err = volume_create(config, volume, why, sizeof why);
+	if (err)
+		cli_fail(cli, CLI_FAILED, "%s: %s", volume, *why ? why : strerror(-err));
+	else if (cli->json)
+		cli_print_json(json_pack("{s:s, s:s}", "volume", volume, "node", config->node));
+	else
+		printf("%s: made at %s\n", volume, config->node);
+	config_free(config);
+	return err ? CLI_FAILED : CLI_OK;
+}
