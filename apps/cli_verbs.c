@@ -47,7 +47,10 @@ int cli_wait(struct cli *cli)
 		return cli_fail(cli, CLI_USAGE, "say what to wait for: --synced");
 	json_t *args = json_pack("{s:s, s:b, s:i}", "volume", cli->argument[0], "synced", 1,
 				 "timeout_ms", timeout_ms);
-	return call_and_print(cli, "wait", args, timeout_ms + ANSWER_RESERVE_MS);
+	int code = call_and_print(cli, "wait", args, timeout_ms + ANSWER_RESERVE_MS);
+	if (!code && !cli->json)
+		printf("%s: synced\n", cli->argument[0]);
+	return code;
 }
 
 /* A promotion cannot be taken back, so it is confirmed by the group's own name. */

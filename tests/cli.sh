@@ -1,0 +1,140 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The casemate command as an operator or a script meets it: exit codes, words, JSON on every verb.
+# usage: cli.sh CASEMATE CLI_DAEMON
+set -uo pipefail
+casemate=$1 daemon=$2
+directory=$(mktemp -d) || exit 1
+pids=()
+trap 'kill "${pids[@]}" 2>/dev/null; rm -rf "$directory"' EXIT
+cd "$directory" || exit 1
+failed=0
+
+fail() {
+  echo "FAILED: $*"
+  failed=1
+}
+
+# $1: expected exit code, $2: expected text (a pattern) in stdout or stderr; the rest: the command.
+expect() {
+  local want=$1 pattern=$2 code
+  shift 2
+  "$casemate" "$@" >out 2>err </dev/null
+  code=$?
+  [ $code = "$want" ] || fail "casemate $*: exit $code, not $want: $(cat out err)"
+  grep -qE -- "$pattern" out err || fail "casemate $*: no \"$pattern\" in: $(cat out err)"
+}
+
+# The same with --json: stdout is one JSON object whose "ok" is $2, and the python expression $3
+# holds for it as `j`.
+expect_json() {
+  local want=$1 ok=$2 expression=$3 code
+  shift 3
+  "$casemate" --json "$@" >out 2>err </dev/null
+  code=$?
+  [ $code = "$want" ] || fail "casemate --json $*: exit $code, not $want: $(cat out err)"
+  python3 -c "
+import json, sys
+j = json.load(open('out'))
+sys.exit(0 if j['ok'] is $ok and ($expression) else 1)" || fail "casemate --json $*: $(cat out err)"
+}
+
+daemon_start() { # $1: socket, $2: mood
+  python3 "$daemon" "$1" "$2" &
+  pids+=($!)
+  for _ in $(seq 100); do
+    [ -S "$1" ] && return
+    sleep 0.05
+  done
+  fail "the stand-in daemon does not start"
+}
+
+# Usage
+expect 2 'usage: casemate' --node a
+expect 0 'exit codes' --help
+expect 0 'accept-loss' promote --help
+expect 2 'unknown verb "statsu"; did you mean "status"' statsu
+expect 2 'unknown verb "config"; did you mean "config check"' config chekc
+expect 2 'unrecognized option' status --frobnicate
+expect 2 '--synced is not an option of status' status --synced
+expect 2 'usage: casemate scrub GROUP' scrub
+expect 2 'usage: casemate status' status more
+expect 2 'lacks a unit' wait v --synced --timeout 30
+expect 2 'say what to wait for' --socket none wait v
+expect 2 'promote needs --key' --socket none promote g
+expect 2 'never the key itself' --socket none promote g --key 0123 --yes
+expect 2 'needs --yes' --socket none promote g --key file:/k
+expect 2 'is not the index of a store' --socket none store rebuild g 24
+expect_json 2 False 'j["code"] == 2' statsu
+
+# Configuration
+expect 0 '^# .*one file' config example
+"$casemate" config example >good.yaml
+sed 's/vault: b/vault: c/; s/window:/windwo:/' good.yaml >bad.yaml
+expect 0 'good: 1 groups, 2 paths' config check good.yaml
+expect 0 'good: 1 groups' --config good.yaml config check
+expect 0 'quorum: 5' config show good.yaml
+expect 78 'bad.yaml:[0-9]+:[0-9]+: groups\[0\].vault: no site has the name "c"' config check bad.yaml
+expect 78 'groups\[0\].windwo: unknown key; did you mean "window"' config check bad.yaml
+expect 78 'No such file' config check missing.yaml
+expect 78 'no site has the name "z"' --node z config check good.yaml
+expect_json 0 True 'j["groups"] == 1' config check good.yaml
+expect_json 78 False 'len(j["errors"]) == 2' config check bad.yaml
+expect_json 0 True 'j["config"]["groups"][0]["window"] == "128MiB"' config show good.yaml
+expect_json 0 True '"version: 1" in j["example"]' config example
+expect_json 78 False 'True' --config bad.yaml status
+"$casemate" config show good.yaml >shown.yaml
+"$casemate" config show shown.yaml | cmp -s - shown.yaml || fail "config show does not read back the same"
+"$casemate" config example >/dev/full 2>err && fail "a full disk is no success"
+
+# Keys and certificates
+expect 0 'made; fingerprint' key generate vol.key
+[ "$(stat -c %a vol.key)" = 400 ] || fail "vol.key can be read by others"
+grep -q "$(sed -n 2p vol.key)" out && fail "key generate prints the key"
+expect 1 'vol.key' key generate vol.key
+expect_json 0 True 'j["fingerprint"]' key generate other.key
+expect_json 1 False 'True' key generate other.key
+expect 0 'SHA256:' cert init certs a b
+[ "$(stat -c %a certs/a.key)" = 400 ] || fail "a.key can be read by others"
+expect 1 '.' cert init certs a
+expect_json 0 True 'not j["ca_made"] and j["sites"][0]["fingerprint"].startswith("SHA256:")' cert init certs c
+pin=$("$casemate" --json cert init certs d | python3 -c 'import json,sys; print(json.load(sys.stdin)["sites"][0]["fingerprint"])')
+sed "s|SHA256:A*\"|$pin\"|" good.yaml >pinned.yaml
+expect 0 'good' config check pinned.yaml
+
+# Without a daemon
+expect 69 'casemated does not answer at none: is it running' --socket none status
+expect 69 'casemated does not answer at /run/casemate/casemate.sock' --config good.yaml status
+for verb in status 'wait v --synced' 'promote g --key file:/k --yes' 'scrub g' 'store rebuild g 1' 'journal dump g 1'; do
+  # shellcheck disable=SC2086 # words of a verb
+  expect_json 69 False 'j["code"] == 69' --socket none $verb
+done
+
+# With one
+daemon_start healthy.sock healthy
+daemon_start degraded.sock degraded
+expect 0 'g +vault +vault +yes' --socket healthy.sock status
+expect 0 'net0 +up +1.0MiB +1.0GiB' --socket healthy.sock status
+expect 3 'DEGRADED' --socket degraded.sock status
+expect_json 0 True 'j["schema"] == 1 and not j["degraded"]' --socket healthy.sock status
+expect_json 3 True 'j["degraded"]' --socket degraded.sock status
+expect 0 'v: synced' --socket healthy.sock wait v --synced --timeout 1s
+expect 1 'late: not synced in time' --socket healthy.sock wait late --synced
+expect_json 1 False 'j["code"] == 110' --socket healthy.sock wait late --synced
+expect 0 'consistent: 100' --socket healthy.sock promote g --key file:/k --yes
+expect 1 'acknowledged writes would be lost' --socket healthy.sock promote h --key file:/k --yes
+expect_json 0 True 'j["key"] == "file:/k"' --socket healthy.sock promote g --key file:/k --yes
+expect 0 'shards_read: 20' --socket healthy.sock scrub g
+expect_json 0 True 'j["bad"] == 0' --socket healthy.sock scrub g
+expect_json 0 True 'j["store"] == 2' --socket healthy.sock store rebuild g 2
+expect 0 '^ *5 +data' --socket healthy.sock journal dump g 0
+expect_json 0 True 'len(j["records"]) == 6' --socket healthy.sock journal dump g 0
+
+# The promotion asks on a terminal, and takes nothing but the group's name.
+printf 'g\n' | script -qec "$casemate --socket healthy.sock promote g --key file:/k" /dev/null >out 2>&1 ||
+  fail "a confirmed promotion: $(cat out)"
+printf 'yes\n' | script -qec "$casemate --socket healthy.sock promote g --key file:/k" /dev/null >out 2>&1 &&
+  fail "an unconfirmed promotion went on"
+grep -q 'nothing was done' out || fail "an unconfirmed promotion: $(cat out)"
+
+exit $failed
