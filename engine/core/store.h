@@ -13,6 +13,8 @@
 #include "record.h"
 #include "span.h"
 
+enum { STORE_SEGMENTS_MAX = 1024 };
+
 enum store_state { STORE_CLOSED, STORE_OPENING, STORE_READY, STORE_OUT };
 
 struct store_volume {
@@ -47,6 +49,9 @@ struct store_files {
 	uint16_t image[VOLUMES_PER_GROUP_MAX], slots[VOLUMES_PER_GROUP_MAX];
 };
 
+/* Answers (done) are never given inside the call that asks, always in a completion or in
+ * store_turn.
+ */
 struct store;
 struct store_config {
 	uint8_t index;	     /* shard index that this store holds */
@@ -58,11 +63,12 @@ struct store_config {
 		uint64_t size;
 		uint32_t block_bytes;
 	} volume[VOLUMES_PER_GROUP_MAX];
-	uint64_t segment_bytes;
-	uint32_t segment_count;
+	uint64_t segment_bytes;	  /* whole pages; takes the largest shard and a header page */
+	uint32_t segment_count;	  /* 2 to STORE_SEGMENTS_MAX; one is kept in reserve */
 	uint32_t batch_bytes_max; /* 256 KiB - 1 MiB */
 	/* told once, at the end of recovery: result 0, or -EBADMSG (both superblocks damaged),
-	 * -ENOENT (not a store), -EIO, ... */
+	 * -ENOENT (not a store), -EXDEV (a good superblock of another index, geometry, volumes or
+	 * journal than configured: store_group_of and store_id say what it is), -EIO, ... */
 	void (*opened)(struct store *, int result, struct effects *);
 	/* told once, when the store goes out (failed write or sync): err is the negative errno. Not
 	 * told for store_abandon. */
@@ -78,7 +84,9 @@ const struct store_config *store_config_of(const struct store *);
 
 /* ---- making one (format): pure; the caller writes and syncs what it is given ---- */
 enum { STORE_SUPERBLOCK_BYTES = 16384 }; /* of one copy; the file holds two */
-/* One superblock copy with this sequence number. */
+/* One superblock copy with this sequence number. A new store has two, with different ones: the
+ * higher wins, the other place is written next. The journal file is segment_bytes * segment_count
+ * of zeros, written and synced. */
 void store_superblock_encode(const struct store_group *, const struct uuid *store_id, uint8_t index,
 			     uint32_t incarnation, uint64_t segment_bytes, uint32_t segment_count,
 			     uint64_t sequence, uint8_t out[STORE_SUPERBLOCK_BYTES]);
@@ -93,6 +101,8 @@ uint64_t store_slots_file_bytes(uint64_t volume_size, uint32_t block_bytes);
 void store_slots_format_page(uint64_t page, uint64_t volume_size, uint32_t block_bytes,
 			     uint8_t out[PAGE_BYTES]);
 uint64_t store_image_file_bytes(uint64_t volume_size, struct geometry);
+/* Bytes of one shard of a block: 1/k of it, in whole pages. */
+uint32_t store_shard_bytes(uint32_t block_bytes, struct geometry);
 
 /* ---- life ---- */
 void store_open(struct store *, struct effects *);
@@ -123,13 +133,15 @@ struct store_append {
 	const uint8_t *shard; /* page aligned, shard_bytes; NULL without payload */
 	void (*done)(struct store_append *, int result,
 		     struct effects *); /* durable, or the store is out */
-	void *owner; /* the caller's */
+	void *owner;			/* the caller's */
 };
 /* -ENOSPC when the journal has no room (nothing is queued); -EIO when the store is not ready. A
  * batch leaves when one is full or none is in flight: store_turn, called once at the end of each
  * turn, closes it. */
 int store_append(struct store *, struct store_append *);
 void store_turn(struct store *, struct effects *);
+/* Whether there is work that waits for no completion: call store_turn again soon. */
+bool store_wants_turn(const struct store *);
 uint64_t store_journal_bytes_used(const struct store *);
 uint64_t store_journal_bytes_total(const struct store *);
 
@@ -144,13 +156,15 @@ struct store_superblock_write {
 void store_write_group(struct store *, struct store_superblock_write *, struct effects *);
 
 /* ---- fold: the newest record that counts of each block, up to group.fold_point (recorded before,
- * by store_write_group), goes to the image ---- */
+ * by store_write_group: asserted), goes to the image. The caller folds a store only when it holds
+ * all records up to the point. A record whose shard does not check becomes a hole. ---- */
 void store_fold(struct store *, lsn_t fold_point, struct effects *);
 bool store_folding(const struct store *);
 
 /* ---- looking up and reading ---- */
 /* The newest version that counts of the block with lsn <= limit, journal first, then image. 0 and
- * *record; -ENOENT never written; -EBADMSG the slot header is damaged (a hole: ask the peers). */
+ * *record; -ENOENT never written; -EBADMSG the slot header is damaged (a hole: ask the peers);
+ * -ESTALE the version asked for was folded over (limit is below a fold point). */
 int store_find(const struct store *, uint8_t volume, uint64_t block, lsn_t limit, struct record *);
 /* Reads the shard of a record that store_find or store_next gave, and checks its CRC. buffer: page
  * aligned, shard_bytes. */
@@ -186,8 +200,8 @@ struct store_slot_write {
 	void *owner;
 	uint64_t internal[2];
 };
-/* Only while nothing folds. Used for image repair and rebuild; ordinary writes go through the
- * journal. */
+/* Used for image repair and rebuild; ordinary writes go through the journal. Waits while a fold is
+ * under way. Kind 0 in the record (with volume and block) says "never written". */
 void store_write_slot(struct store *, struct store_slot_write *, struct effects *);
 /* The rebuilt store now holds everything up to this lsn in its image. Recorded by the next
  * store_write_group. */
