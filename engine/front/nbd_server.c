@@ -1,86 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sockets and the ring around nbd.h. A client has at most one receive and one send in flight; all
- * that happens to it is noted by completions and answers, and acted upon once per turn.
- *
- * Lifetimes: the memory of a client is used by the kernel while an operation is in flight, and by
- * core while it has a request. So a client that is to end is first cut off (shutdown of its
- * socket, which completes its operations), gives back its own memory when no operation is left,
- * and is free for another client when core has answered all.
- *
- * Nobody may hold what others need: every TICK the server looks for clients that stand still in
- * the middle of a message while others wait for memory or for a connection, and cuts them off. */
-#include "nbd_server.h"
+/* The server: listeners, operations on the ring, exports, and the lane's side. All that happens is
+ * noted by completions and answers, and acted upon once per turn. */
+#include "nbd_client.h"
 
 #include "nbd_listen.h"
 
-#include <errno.h>
-#include <liburing.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 enum {
-	SEND_PIECES_MAX = 64,
 	TICK_S = 2,
-	PATIENCE_TICKS = 5,
 	USER_DATA_BIT = 1, /* what the ring knows us by */
-};
-
-enum operation_kind {
-	OPERATION_ACCEPT,
-	OPERATION_RECEIVE,
-	OPERATION_SEND,
-	OPERATION_TICK,
-	OPERATION_CANCEL
-};
-
-struct operation {
-	void *owner; /* listener, client or server, by kind */
-	uint8_t kind;
-	bool in_flight;
-};
-
-struct listener {
-	int descriptor; /* -1: closed */
-	int parked;	/* a client that came when no connection was free, or -1 */
-	bool resting;	/* accept failed: not before the next tick */
-	bool cancelled;
-	struct operation accept, cancel;
-	char *path; /* of a Unix socket, to be removed in the end */
-};
-
-struct client {
-	struct nbd_server *server;
-	int descriptor; /* -1: free */
-	bool dirty;	/* something happened since its last turn */
-	bool cut;	/* its socket was shut down: only completions and answers are awaited */
-	bool waiting;	/* is on the server's list */
-	bool moved;	/* bytes went in or out since the last tick */
-	uint8_t still_ticks;
-	struct client *next_waiting;
-	struct operation receive, send;
-	struct msghdr receive_message, send_message;
-	struct iovec receive_piece[2], send_piece[SEND_PIECES_MAX];
-	struct nbd_connection nbd;
-};
-
-struct nbd_server {
-	struct io_uring *ring;
-	bool stopping;
-	unsigned operations; /* in flight */
-	unsigned open_count; /* clients */
-	unsigned client_count;
-	struct client *client;
-	struct client *waiting_head, *waiting_tail; /* for memory, the longest first */
-	struct listener listener[NBD_LISTENERS_MAX];
-	unsigned listener_count;
-	struct operation tick, tick_cancel;
-	bool tick_cancelled;
-	struct __kernel_timespec tick_time;
-	uint64_t accepted, stalled;
-	void *payload;
-	uint64_t payload_bytes;
-	struct nbd_shared shared;
 };
 
 /* ---- birth and death ---- */
@@ -209,7 +140,7 @@ int nbd_server_listen_tcp(struct nbd_server *server, const char *host, uint16_t 
 /* ---- operations ---- */
 
 /* NULL when the ring has no room now: the next turn tries again. */
-static struct io_uring_sqe *sqe_take(struct nbd_server *server)
+struct io_uring_sqe *nbd_sqe_take(struct nbd_server *server)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(server->ring);
 
@@ -224,8 +155,8 @@ static uint64_t user_data_of(const struct operation *operation)
 	return (uint64_t)(uintptr_t)operation | USER_DATA_BIT;
 }
 
-static void operation_start(struct nbd_server *server, struct operation *operation,
-			    struct io_uring_sqe *sqe)
+void nbd_operation_start(struct nbd_server *server, struct operation *operation,
+			 struct io_uring_sqe *sqe)
 {
 	must(!operation->in_flight, "an operation is started once at a time");
 	operation->in_flight = true;
@@ -236,7 +167,7 @@ static void operation_start(struct nbd_server *server, struct operation *operati
 static void operation_cancel(struct nbd_server *server, struct operation *cancel,
 			     const struct operation *target, bool *cancelled)
 {
-	struct io_uring_sqe *sqe = *cancelled || !target->in_flight ? NULL : sqe_take(server);
+	struct io_uring_sqe *sqe = *cancelled || !target->in_flight ? NULL : nbd_sqe_take(server);
 
 	if (!sqe)
 		return;
@@ -244,235 +175,32 @@ static void operation_cancel(struct nbd_server *server, struct operation *cancel
 		io_uring_prep_timeout_remove(sqe, user_data_of(target), 0);
 	else
 		io_uring_prep_cancel64(sqe, user_data_of(target), 0);
-	operation_start(server, cancel, sqe);
+	nbd_operation_start(server, cancel, sqe);
 	*cancelled = true;
-}
-
-static void client_receive(struct client *client)
-{
-	unsigned count = nbd_receive_pieces(&client->nbd, client->receive_piece);
-	struct io_uring_sqe *sqe = count ? sqe_take(client->server) : NULL;
-
-	if (!sqe) {
-		client->dirty |= count > 0;
-		return;
-	}
-	client->receive_message =
-		(struct msghdr){.msg_iov = client->receive_piece, .msg_iovlen = count};
-	io_uring_prep_recvmsg(sqe, client->descriptor, &client->receive_message, 0);
-	operation_start(client->server, &client->receive, sqe);
-}
-
-static void client_send(struct client *client)
-{
-	unsigned count = nbd_send_pieces(&client->nbd, client->send_piece, SEND_PIECES_MAX);
-	struct io_uring_sqe *sqe = count ? sqe_take(client->server) : NULL;
-
-	if (!sqe) {
-		client->dirty |= count > 0;
-		return;
-	}
-	client->send_message = (struct msghdr){.msg_iov = client->send_piece, .msg_iovlen = count};
-	io_uring_prep_sendmsg(sqe, client->descriptor, &client->send_message,
-			      MSG_NOSIGNAL | MSG_WAITALL);
-	operation_start(client->server, &client->send, sqe);
-}
-
-/* ---- clients ---- */
-
-static struct client *client_free_one(struct nbd_server *server)
-{
-	for (unsigned i = 0; i < server->client_count; i++)
-		if (server->client[i].descriptor < 0)
-			return &server->client[i];
-	return NULL;
-}
-
-static void client_open(struct client *client, int descriptor)
-{
-	nbd_socket_tune(descriptor);
-	client->descriptor = descriptor;
-	client->dirty = true;
-	client->cut = client->moved = false;
-	client->still_ticks = 0;
-	client->server->open_count++;
-	client->server->accepted++;
-	nbd_init(&client->nbd, &client->server->shared);
-}
-
-/* Ends both directions: operations in flight complete soon, and no other is started. */
-static void client_cut(struct client *client)
-{
-	client->dirty = true;
-	if (client->cut)
-		return;
-	client->cut = true;
-	shutdown(client->descriptor, SHUT_RDWR);
-}
-
-static void waiting_leave(struct client *client)
-{
-	struct nbd_server *server = client->server;
-	struct client **link = &server->waiting_head, *before = NULL;
-
-	if (!client->waiting)
-		return;
-	for (; *link != client; link = &before->next_waiting)
-		before = *link;
-	*link = client->next_waiting;
-	if (server->waiting_tail == client)
-		server->waiting_tail = before;
-	client->next_waiting = NULL;
-	client->waiting = false;
-	client->dirty = true;
-	server->shared.memory.reserved_for =
-		server->waiting_head ? &server->waiting_head->nbd : NULL;
-}
-
-/* First come, first served: the head of the list is offered all that is free; the others wait even
- * if less would do for them, or else a large request might wait for ever. Says whether anybody was
- * served. */
-static bool waiting_serve(struct nbd_server *server)
-{
-	bool served = false;
-
-	for (struct client *client; (client = server->waiting_head); served = true) {
-		if (client->nbd.blocked == NBD_WANTS_MEMORY)
-			nbd_resume(&client->nbd);
-		if (client->nbd.blocked == NBD_WANTS_MEMORY)
-			break;
-		waiting_leave(client);
-	}
-	return served;
-}
-
-static void waiting_join(struct client *client)
-{
-	struct nbd_server *server = client->server;
-
-	if (client->waiting || client->nbd.blocked != NBD_WANTS_MEMORY)
-		return;
-	client->waiting = true;
-	if (server->waiting_tail)
-		server->waiting_tail->next_waiting = client;
-	else
-		server->waiting_head = client;
-	server->waiting_tail = client;
-	server->shared.memory.reserved_for = &server->waiting_head->nbd;
-}
-
-static void client_close(struct client *client)
-{
-	must(!client->waiting, "who left the connection left the list");
-	nbd_fini(&client->nbd);
-	close(client->descriptor);
-	client->descriptor = -1;
-	client->server->open_count--;
-}
-
-static void client_turn(struct client *client)
-{
-	bool busy = client->receive.in_flight || client->send.in_flight;
-
-	client->dirty = false;
-	if (!client->cut && nbd_finished(&client->nbd))
-		client_cut(client);
-	if (client->cut) {
-		waiting_leave(client);
-		client->dirty = false;
-		if (busy)
-			return;
-		nbd_abandon(&client->nbd);
-		if (nbd_in_core(&client->nbd) == 0)
-			client_close(client);
-		return;
-	}
-	waiting_join(client);
-	if (!client->send.in_flight)
-		client_send(client);
-	if (!client->receive.in_flight)
-		client_receive(client);
 }
 
 /* ---- completions ---- */
 
-static bool is_passing(int32_t result)
-{
-	return result == -EINTR || result == -EAGAIN;
-}
-
-static void receive_completed(struct client *client, int32_t result)
-{
-	client->dirty = client->moved = true;
-	if (client->cut || is_passing(result))
-		return;
-	if (result > 0)
-		nbd_received(&client->nbd, (size_t)result);
-	else if (result == 0)
-		nbd_received_end(&client->nbd);
-	else
-		client_cut(client);
-}
-
-static void send_completed(struct client *client, int32_t result)
-{
-	client->dirty = client->moved = true;
-	if (client->cut || is_passing(result))
-		return;
-	if (result > 0)
-		nbd_sent(&client->nbd, (size_t)result);
-	else
-		client_cut(client);
-}
-
 static void accept_completed(struct nbd_server *server, struct listener *listener, int32_t result)
 {
-	struct client *client = client_free_one(server);
+	struct client *client = nbd_client_free_one(server);
 
 	if (result < 0)
-		listener->resting = !is_passing(result) && result != -ECONNABORTED;
+		listener->resting = !nbd_result_is_passing(result) && result != -ECONNABORTED;
 	else if (server->stopping)
 		close(result);
 	else if (client)
-		client_open(client, result);
+		nbd_client_open(client, result);
 	else
 		listener->parked = result;
-}
-
-/* Who stands still in the middle of a message holds memory; who says nothing holds a connection. */
-static bool client_is_in_the_way(const struct client *client)
-{
-	const struct nbd_server *server = client->server;
-	const struct nbd_connection *nbd = &client->nbd;
-	bool mid_message = nbd->current || client->send.in_flight;
-	bool greeting = nbd->phase < NBD_PHASE_COMMAND;
-
-	if (client->still_ticks < PATIENCE_TICKS)
-		return false;
-	if (server->stopping || nbd->phase == NBD_PHASE_LEAVING)
-		return nbd_in_core(nbd) == 0 || mid_message;
-	return (mid_message && server->waiting_head) ||
-	       (greeting && server->open_count == server->client_count);
 }
 
 static void tick_completed(struct nbd_server *server)
 {
 	for (unsigned i = 0; i < server->listener_count; i++)
 		server->listener[i].resting = false;
-	for (unsigned i = 0; i < server->client_count; i++) {
-		struct client *client = &server->client[i];
-		if (client->descriptor < 0 || client->cut)
-			continue;
-		if (client->moved)
-			client->still_ticks = 0;
-		else if (client->still_ticks < UINT8_MAX)
-			client->still_ticks++;
-		client->moved = false;
-		if (!client_is_in_the_way(client))
-			continue;
-		server->stalled++;
-		client_cut(client);
-	}
+	for (unsigned i = 0; i < server->client_count; i++)
+		nbd_client_tick(&server->client[i]);
 }
 
 void nbd_server_completed(struct nbd_server *server, uint64_t user_data, int32_t result,
@@ -489,10 +217,10 @@ void nbd_server_completed(struct nbd_server *server, uint64_t user_data, int32_t
 		accept_completed(server, operation->owner, result);
 		break;
 	case OPERATION_RECEIVE:
-		receive_completed(operation->owner, result);
+		nbd_client_received(operation->owner, result);
 		break;
 	case OPERATION_SEND:
-		send_completed(operation->owner, result);
+		nbd_client_sent(operation->owner, result);
 		break;
 	case OPERATION_TICK:
 		tick_completed(server);
@@ -532,32 +260,32 @@ void nbd_server_answer(struct nbd_server *server, struct request *request)
 /* Says whether it let a parked client in. */
 static bool listener_turn(struct nbd_server *server, struct listener *listener)
 {
-	struct client *client = client_free_one(server);
+	struct client *client = nbd_client_free_one(server);
 	struct io_uring_sqe *sqe;
 
 	if (!client || listener->accept.in_flight || listener->resting)
 		return false;
 	if (listener->parked >= 0) {
-		client_open(client, listener->parked);
+		nbd_client_open(client, listener->parked);
 		listener->parked = -1;
 		return true;
 	}
-	sqe = sqe_take(server);
+	sqe = nbd_sqe_take(server);
 	if (!sqe)
 		return false;
 	io_uring_prep_accept(sqe, listener->descriptor, NULL, NULL, SOCK_CLOEXEC);
-	operation_start(server, &listener->accept, sqe);
+	nbd_operation_start(server, &listener->accept, sqe);
 	return false;
 }
 
 static void tick_turn(struct nbd_server *server)
 {
-	struct io_uring_sqe *sqe = server->tick.in_flight ? NULL : sqe_take(server);
+	struct io_uring_sqe *sqe = server->tick.in_flight ? NULL : nbd_sqe_take(server);
 
 	if (!sqe)
 		return;
 	io_uring_prep_timeout(sqe, &server->tick_time, 0, 0);
-	operation_start(server, &server->tick, sqe);
+	nbd_operation_start(server, &server->tick, sqe);
 }
 
 /* The tick goes on until the last client has gone: it is what ends those that stand still. */
@@ -595,8 +323,8 @@ void nbd_server_turn(struct nbd_server *server)
 	do {
 		for (unsigned i = 0; i < server->client_count; i++)
 			if (server->client[i].dirty && server->client[i].descriptor >= 0)
-				client_turn(&server->client[i]);
-		more = waiting_serve(server);
+				nbd_client_turn(&server->client[i]);
+		more = nbd_waiting_serve(server);
 		if (!server->stopping)
 			more |= listeners_turn(server);
 	} while (more);
