@@ -97,7 +97,7 @@ struct command {
 	unsigned record_count; /* room in, filled out */
 	uint64_t cursor;
 	int32_t result;		      /* 0 or negative errno */
-	char text[256];		      /* why, and the way out */
+	char text[512];		      /* why, and the way out */
 	unsigned long long number[6]; /* by kind: promote: consistent, acknowledged; scrub: shards
 					 read, bad, repaired, blocks lost */
 	void *owner;

@@ -609,10 +609,22 @@ bool vault_ready(const struct vault *vault)
 }
 
 /* ---- turn ---- */
+/* One that is out still answers what waited for it. */
+static void stores_turn(struct vault *vault, struct effects *fx)
+{
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct store *store = vault->store[i].store;
+		if (store && store_state_of(store) >= STORE_READY)
+			store_turn(store, fx);
+	}
+}
+
 void vault_turn(struct vault *vault, struct effects *fx)
 {
 	if (vault->state == VAULT_OPENING || vault->state == VAULT_REFUSED) {
 		rebuild_turn(vault, fx);
+		promote_turn(vault, fx); /* says what is lost */
+		stores_turn(vault, fx);
 		return;
 	}
 	span_turn(vault, fx);
@@ -624,9 +636,7 @@ void vault_turn(struct vault *vault, struct effects *fx)
 	scrub_turn(vault, fx);
 	promote_turn(vault, fx);
 	serve_turn(vault, fx);
-	for (unsigned i = 0; i < vault->n; i++)
-		if (vault->store[i].in_service || vault->store[i].rebuilding)
-			store_turn(vault->store[i].store, fx);
+	stores_turn(vault, fx);
 	points_say(vault, fx);
 }
 

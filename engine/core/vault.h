@@ -58,11 +58,22 @@ struct gather {
 	uint32_t holders;	   /* mask of stores that hold this version */
 	uint32_t asked, read, bad; /* masks of stores */
 	uint32_t in_flight;	   /* mask */
+	/* of each store: its record, or after gather_rebuild the one that it should hold */
 	struct store_read shard_read[SHARDS_MAX];
-	uint8_t *shard; /* n of shard_bytes_max, page aligned */
-	/* told once: 0 with at least k shards in read, or -EIO / -ENODATA with too few */
+	uint8_t *shard; /* n + 1 of shard_bytes_max, page aligned; the last is spare */
+	/* told once, maybe before gather_start returns: 0 with at least k shards in read; with too
+	 * few -EIO, -ENODATA, or -ESTALE when the version was folded away meanwhile: find again */
 	void (*done)(struct gather *, int result, struct effects *);
 	bool want_all; /* read every holder (scrub), not just k */
+	bool by_lsn; /* the version of that lsn in the journals (refill), not the block's newest */
+	bool issuing, stale;
+	uint8_t stale_retries, stale_finds;
+	uint8_t opinion; /* next store whose header may say otherwise */
+	/* one shard on its way back to a store */
+	uint8_t target;
+	void (*written)(struct gather *, int result, struct effects *);
+	struct store_append append;
+	struct store_slot_write slot_write;
 	void *owner;
 	uint64_t internal;
 };
@@ -132,8 +143,11 @@ struct vault {
 	struct {
 		bool active;
 		uint8_t store;
-		lsn_t next;
+		lsn_t next, end; /* of this pass */
 		unsigned in_flight;
+		ns_t pause_until;
+		bool noted; /* that a record cannot be read */
+		uint64_t filled, unreadable;
 	} refill;
 	/* promote.c, serve.c */
 	struct command *promoting;
@@ -142,6 +156,16 @@ struct vault {
 	uint64_t promote_version;
 	struct span promote_span;
 	struct promotion proof;
+	struct {
+		uint8_t phase, volume; /* promote.c; 0: none under way */
+		bool accept_loss;
+		uint32_t mask;	      /* stores that the proof is about */
+		uint64_t block, lost; /* of the look through all blocks */
+		uint64_t range_first, range_end;
+		lsn_t point;
+		struct promotion proof;
+		char ranges[160]; /* what is lost, for the answer */
+	} promote;
 	lsn_t serve_point;
 	uint8_t key[VOLUMES_PER_GROUP_MAX][KEY_BYTES];
 	struct request_list serving;
@@ -152,6 +176,7 @@ struct vault {
 		uint8_t volume;
 		uint64_t block;
 		unsigned in_flight;
+		unsigned slot_writes; /* in flight; no fold may begin */
 		uint64_t read, bad, repaired, lost;
 	} scrub;
 	struct {
@@ -160,6 +185,8 @@ struct vault {
 		unsigned in_flight;
 		lsn_t point;
 		uint64_t version;
+		uint64_t copied, filled_before;
+		int err;
 	} rebuild;
 	/* figures */
 	uint64_t records_received, repaired, duplicates, decoded, refused, reads, read_bytes, opens,
@@ -188,6 +215,11 @@ void vault_status(const struct vault *, struct group_status *);
 static inline const char *vault_subject(const struct vault *vault)
 {
 	return vault->config->name;
+}
+/* Slots are being written from peers: a fold waits, none may begin. */
+static inline bool vault_fold_held(const struct vault *vault)
+{
+	return vault->rebuild.phase || vault->scrub.slot_writes;
 }
 uint32_t vault_in_service(const struct vault *); /* mask */
 uint32_t vault_present(const struct vault *);	 /* mask: READY, not rebuilding */
@@ -220,18 +252,30 @@ void fold_turn(struct vault *, struct effects *);
 /* gather.c: reading one version of a block from its holders */
 bool gather_new(struct vault *);
 /* The newest version that counts of a block with lsn <= limit over the stores in mask: fills record
- * and holders. 0, -ENOENT (never written), -ENODATA (fewer than k hold it). */
+ * and holders. 0, -ENOENT (never written), -ENODATA (too few hold it; one is enough of a kind
+ * without payload, k else). An older version never stands in for a newer one. */
 int gather_find(const struct vault *, uint8_t volume, uint64_t block, lsn_t limit, uint32_t mask,
 		struct record *, uint32_t *holders);
 struct gather *gather_take(struct vault *); /* NULL: all busy */
+/* Reads the version in record from its holders (volume, record, holders and done are filled in). */
 void gather_start(struct gather *, struct effects *);
+/* What was read did not come out right: reads all holders now, so that gather_rebuild can tell
+ * which shard lies; then by the header of another holder, where one says otherwise. False when no
+ * way is left. */
+bool gather_start_again(struct gather *, struct effects *);
 void gather_give(struct gather *);
 static inline uint8_t *gather_shard(const struct gather *gather, unsigned index)
 {
 	return gather->shard + (uint64_t)index * gather->vault->shard_bytes_max;
 }
-/* Rebuilds the shards of mask want from those read; 0 or -EIO. Checks the block's CRC. */
+/* Rebuilds the shards of mask want, and all data shards, from those read, and checks the block's
+ * CRC, always. A shard that lies (its own CRC is right, the block's is not) is told from the others
+ * when more than k were read: it is then in bad and rebuilt too. 0 or -EIO. */
 int gather_rebuild(struct gather *, uint32_t want);
+/* Gives one store its shard, after gather_rebuild(its bit) or of a kind without payload: through
+ * its journal, or straight into its slot. written is told once; -ENOSPC: no room in the journal. */
+void gather_append(struct gather *, unsigned index, struct effects *);
+void gather_write_slot(struct gather *, unsigned index, struct effects *);
 void gather_orphan_store(struct vault *, unsigned index);
 /* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
 void refill_turn(struct vault *, struct effects *);
