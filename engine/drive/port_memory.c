@@ -2,6 +2,8 @@
 /* Packet memory and its addresses as devices see them. */
 #include "port_memory.h"
 
+#include "eal.h"
+
 #include <rte_eal.h>
 #include <rte_malloc.h>
 #include <rte_memory.h>
@@ -10,7 +12,7 @@
 
 void *packet_memory_new(uint64_t bytes)
 {
-	void *memory = rte_eal_has_hugepages() ? rte_zmalloc("packets", bytes, PAGE_BYTES) : NULL;
+	void *memory = eal_has_hugepages() ? rte_zmalloc("packets", bytes, PAGE_BYTES) : NULL;
 	if (memory)
 		return memory;
 	/* Without hugepages EAL's own memory is a fixed amount, which the mbufs need; and only
@@ -24,7 +26,7 @@ void packet_memory_free(void *memory, uint64_t bytes)
 {
 	if (!memory)
 		return;
-	if (rte_mem_virt2memseg_list(memory))
+	if (eal_has_hugepages() && rte_mem_virt2memseg_list(memory))
 		rte_free(memory);
 	else
 		munmap(memory, bytes);
