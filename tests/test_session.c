@@ -359,6 +359,18 @@ static void test_client_restarts(void **state)
 
 /* ---- what stays in memory ---- */
 
+/* The address sanitizer has a heap of its own elsewhere, and keeps what was freed. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define __SANITIZE_ADDRESS__ 1 /* gcc's word for it */
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+static const bool own_heap = true;
+#else
+static const bool own_heap = false;
+#endif
+
 /* Whether the heap holds the bytes whose complement is given (so that the needle is not found). */
 static bool heap_holds(const uint8_t complement[32])
 {
@@ -392,9 +404,8 @@ static void complement_take(uint8_t out[32], const uint8_t in[32])
 
 static void test_secrets_are_wiped(void **state)
 {
-#if defined(__SANITIZE_ADDRESS__)
-	skip();
-#endif
+	if (own_heap)
+		skip();
 	const struct flaw flaw = {.psk = 0xa7};
 	struct world *world = world_new(&flaw, &flaw, 1);
 	uint8_t psk[32], in[32], out[32];
