@@ -93,7 +93,7 @@ struct control *control_new(const char *path, control_handler *handler, void *co
 	control->handler = handler;
 	control->context = context;
 	control->address.sun_family = AF_UNIX;
-	strcpy(control->address.sun_path, path);
+	memcpy(control->address.sun_path, path, strlen(path)); /* zeroed before */
 	control->listener = socket_listen(&control->address);
 	if (control->listener >= 0)
 		return control;

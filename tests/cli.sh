@@ -74,7 +74,8 @@ sed 's/vault: b/vault: c/; s/window:/windwo:/' good.yaml >bad.yaml
 expect 0 'good: 1 groups, 2 paths' config check good.yaml
 expect 0 'good: 1 groups' --config good.yaml config check
 expect 0 'quorum: 5' config show good.yaml
-expect 78 'bad.yaml:[0-9]+:[0-9]+: groups\[0\].vault: no site has the name "c"' config check bad.yaml
+expect 78 'bad.yaml:[0-9]+:[0-9]+: groups\[0\].vault: no site has the name "c"' \
+  config check bad.yaml
 expect 78 'groups\[0\].windwo: unknown key; did you mean "window"' config check bad.yaml
 expect 78 'No such file' config check missing.yaml
 expect 78 'no site has the name "z"' --node z config check good.yaml
@@ -84,7 +85,8 @@ expect_json 0 True 'j["config"]["groups"][0]["window"] == "128MiB"' config show 
 expect_json 0 True '"version: 1" in j["example"]' config example
 expect_json 78 False 'True' --config bad.yaml status
 "$casemate" config show good.yaml >shown.yaml
-"$casemate" config show shown.yaml | cmp -s - shown.yaml || fail "config show does not read back the same"
+"$casemate" config show shown.yaml | cmp -s - shown.yaml ||
+  fail "config show does not read back the same"
 "$casemate" config example >/dev/full 2>err && fail "a full disk is no success"
 
 # Keys and certificates
@@ -97,15 +99,18 @@ expect_json 1 False 'True' key generate other.key
 expect 0 'SHA256:' cert init certs a b
 [ "$(stat -c %a certs/a.key)" = 400 ] || fail "a.key can be read by others"
 expect 1 '.' cert init certs a
-expect_json 0 True 'not j["ca_made"] and j["sites"][0]["fingerprint"].startswith("SHA256:")' cert init certs c
-pin=$("$casemate" --json cert init certs d | python3 -c 'import json,sys; print(json.load(sys.stdin)["sites"][0]["fingerprint"])')
+expect_json 0 True 'not j["ca_made"] and j["sites"][0]["fingerprint"].startswith("SHA256:")' \
+  cert init certs c
+pin=$("$casemate" --json cert init certs d |
+  python3 -c 'import json, sys; print(json.load(sys.stdin)["sites"][0]["fingerprint"])')
 sed "s|SHA256:A*\"|$pin\"|" good.yaml >pinned.yaml
 expect 0 'good' config check pinned.yaml
 
 # Without a daemon
 expect 69 'casemated does not answer at none: is it running' --socket none status
 expect 69 'casemated does not answer at /run/casemate/casemate.sock' --config good.yaml status
-for verb in status 'wait v --synced' 'promote g --key file:/k --yes' 'scrub g' 'store rebuild g 1' 'journal dump g 1'; do
+for verb in status 'wait v --synced' 'promote g --key file:/k --yes' 'scrub g' \
+  'store rebuild g 1' 'journal dump g 1'; do
   # shellcheck disable=SC2086 # words of a verb
   expect_json 69 False 'j["code"] == 69' --socket none $verb
 done
@@ -131,9 +136,10 @@ expect 0 '^ *5 +data' --socket healthy.sock journal dump g 0
 expect_json 0 True 'len(j["records"]) == 6' --socket healthy.sock journal dump g 0
 
 # The promotion asks on a terminal, and takes nothing but the group's name.
-printf 'g\n' | script -qec "$casemate --socket healthy.sock promote g --key file:/k" /dev/null >out 2>&1 ||
+promote="$casemate --socket healthy.sock promote g --key file:/k"
+printf 'g\n' | script -qec "$promote" /dev/null >out 2>&1 ||
   fail "a confirmed promotion: $(cat out)"
-printf 'yes\n' | script -qec "$casemate --socket healthy.sock promote g --key file:/k" /dev/null >out 2>&1 &&
+printf 'yes\n' | script -qec "$promote" /dev/null >out 2>&1 &&
   fail "an unconfirmed promotion went on"
 grep -q 'nothing was done' out || fail "an unconfirmed promotion: $(cat out)"
 

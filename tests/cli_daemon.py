@@ -25,7 +25,8 @@ def answer(verb, args):
         yield status
     elif verb == "wait":
         late = args["volume"] == "late"
-        yield {"ok": False, "error": "late: not synced in time", "code": 110} if late else {"ok": True}
+        refused = {"ok": False, "error": "late: not synced in time", "code": 110}
+        yield refused if late else {"ok": True}
     elif verb == "promote":
         assert set(args) == {"group", "key", "accept_loss"}
         if args["group"] == "g":

@@ -85,7 +85,7 @@ static void turn(struct fixture *fixture)
 static int raw_connect(const struct fixture *fixture)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	strcpy(address.sun_path, fixture->path);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", fixture->path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
 	return fd;
@@ -317,7 +317,7 @@ static void socket_is_owned_once(void **state)
 	char dead[80];
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	snprintf(dead, sizeof dead, "%s-dead", fixture->path);
-	strcpy(address.sun_path, dead);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", dead);
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
 	close(fd);
@@ -405,7 +405,7 @@ static void nobody_answers(void **state)
 	struct fixture *fixture = *state;
 	struct fixture other = *fixture;
 	json_t *reply;
-	strcat(other.path, "-none");
+	snprintf(other.path, sizeof other.path, "%.50s-none", fixture->path);
 	assert_int_equal(call(&other, "echo", 100, &reply, NULL), -ENOENT);
 	assert_null(reply);
 }

@@ -92,7 +92,7 @@ static int notify_socket(char path[64])
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0);
 	snprintf(path, 64, "/tmp/casemate-notify-%d", getpid());
-	strcpy(address.sun_path, path);
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
 	unlink(path);
 	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
 	return fd;

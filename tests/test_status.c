@@ -30,7 +30,7 @@ static struct core_status *status_of(uint8_t role)
 	status->path_count = 2;
 	status->group_count = 1;
 	status->path[1] = (struct path_status){.alive = true, .tx_packets = 7, .rtt = 5};
-	strcpy(group->name, "vol0");
+	snprintf(group->name, sizeof group->name, "%s", "vol0");
 	group->role = role;
 	group->state = "replicating";
 	group->generation = 3;
