@@ -125,7 +125,7 @@ static int journal_page(const struct cli *cli, int index, json_t *records, json_
 		return code;
 	json_t *page = json_object_get(reply, "records");
 	next = json_object_get(reply, "cursor");
-	bool more = json_is_integer(next) && json_array_size(page) > 0;
+	bool more = json_is_integer(next) && json_integer_value(next) > *cursor;
 	json_array_extend(records, page);
 	*cursor = more ? json_integer_value(next) : -1;
 	json_decref(reply);

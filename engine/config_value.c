@@ -281,12 +281,10 @@ int field_parse(const struct field *field, const char *text, struct config *conf
 	return -EINVAL;
 }
 
-static json_t *ip_json(uint32_t ip, const char *before, const char *format, unsigned number)
+static json_t *ip_json(uint32_t ip, const char *before, const char *after)
 {
-	char suffix[16];
-	snprintf(suffix, sizeof suffix, *format == '/' ? "/%u" : *format ? ":%u" : "", number);
 	return json_sprintf("%s%u.%u.%u.%u%s", before, ip >> 24, ip >> 16 & 255, ip >> 8 & 255,
-			    ip & 255, suffix);
+			    ip & 255, after);
 }
 
 json_t *field_json(const struct field *field, const struct config *config, const void *value)
@@ -311,12 +309,14 @@ json_t *field_json(const struct field *field, const struct config *config, const
 		return json_string(config->site[*(const uint8_t *)value].name);
 	case FIELD_IP:
 		memcpy(&ip, value, sizeof ip);
-		return ip ? ip_json(ip, "", "", 0) : NULL;
+		return ip ? ip_json(ip, "", "") : NULL;
 	case FIELD_ADDRESS:
-		return ip_json(address->ip, "", "/", address->prefix_length);
+		snprintf(quantity, sizeof quantity, "/%u", address->prefix_length);
+		return ip_json(address->ip, "", quantity);
 	case FIELD_LISTEN:
+		snprintf(quantity, sizeof quantity, ":%u", listen->port);
 		return listen->unix_path ? json_sprintf("unix:%s", listen->unix_path)
-					 : ip_json(listen->ip, "tcp:", ":", listen->port);
+					 : ip_json(listen->ip, "tcp:", quantity);
 	case FIELD_NAME:
 	case FIELD_TEXT:
 	case FIELD_PATH:
