@@ -47,7 +47,8 @@ void pace_fill(struct pace *pace, ns_t now)
 {
 	if (!pace->rate_bytes_per_s || now <= pace->filled_ns)
 		return;
-	/* Beyond one second the bucket is full in any case; so the products below cannot overflow. */
+	/* Beyond one second the bucket is full in any case; so the products below cannot overflow.
+	 */
 	uint64_t passed = min_u64(now - pace->filled_ns, NS_PER_S);
 	uint64_t gained = pace->rate_bytes_per_s / 1000 * passed / 1000000;
 	if (!gained)

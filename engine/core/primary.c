@@ -316,7 +316,7 @@ static void state_judge(struct primary *primary, const struct wire_state *state,
 	static const struct uuid none;
 	if (!ours && !begun)
 		choose_span(primary, state->has_span ? &state->span.id : &none, state->consistent,
-			    state->highest);
+			    max_u64(state->highest, state->has_span ? state->span.first : 0));
 	primary->consistent = max_u64(primary->consistent, state->consistent);
 	primary_enter(primary, PRIMARY_SPANNING, fx);
 }

@@ -188,8 +188,8 @@ void window_commit_end(struct primary *primary, struct effects *fx)
 	struct sent *sent = slot_draw(primary, RECORD_END, fx);
 	slot_take_cells(primary, sent, geometry_n(primary->config->geometry) > 1 ? 2 : 1);
 	slot_seal(primary, sent, NULL);
-	sent->local_done = true;
 	slot_send(primary, sent, fx->now);
+	window_local_done(primary, sent->lsn);
 	primary->end_lsn = sent->lsn;
 }
 

@@ -630,7 +630,7 @@ void vault_turn(struct vault *vault, struct effects *fx)
 	span_turn(vault, fx);
 	receive_turn(vault, fx);
 	points_turn(vault, fx);
-	fold_turn(vault, fx);
+	vault_fold_turn(vault, fx);
 	refill_turn(vault, fx);
 	rebuild_turn(vault, fx);
 	scrub_turn(vault, fx);

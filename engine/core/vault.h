@@ -248,7 +248,7 @@ lsn_t points_floor(const struct vault *, unsigned index);
 /* The proof for the stores in service; while a catch-up is open, floors count up to its start only.
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
-void fold_turn(struct vault *, struct effects *);
+void vault_fold_turn(struct vault *, struct effects *);
 /* gather.c: reading one version of a block from its holders */
 bool gather_new(struct vault *);
 /* The newest version that counts of a block with lsn <= limit over the stores in mask: fills record

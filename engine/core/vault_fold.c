@@ -48,7 +48,7 @@ static void fold_begin(struct vault *vault, struct effects *fx)
 	vault->fold_started = false;
 }
 
-void fold_turn(struct vault *vault, struct effects *fx)
+void vault_fold_turn(struct vault *vault, struct effects *fx)
 {
 	if (!vault->fold_version) {
 		fold_begin(vault, fx);
