@@ -236,6 +236,14 @@ bool store_wants_turn(const struct store *s)
 	       (s->journal.purging || s->fold.step == FOLD_WAIT || s->fold.step == FOLD_COPY);
 }
 
+bool store_idle(const struct store *s)
+{
+	return s->state != STORE_READY && s->state != STORE_OPENING && !s->deferred.head &&
+	       !s->journal.in_flight && !s->journal.queue.head && !s->superblock.busy &&
+	       !s->superblock.waiting.head && !s->image.commit.pending && !s->image.slot_writes &&
+	       !s->fold.busy;
+}
+
 const struct store_config *store_config_of(const struct store *s)
 {
 	return &s->config;

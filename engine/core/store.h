@@ -109,6 +109,8 @@ void store_open(struct store *, struct effects *);
 /* The caller has found the store gone, or another's: nothing more is written to it. */
 void store_abandon(struct store *);
 enum store_state store_state_of(const struct store *);
+/* Of one that is out: none of its own operations is under way, and its memory may be used again. */
+bool store_idle(const struct store *);
 const struct uuid *store_id(const struct store *);
 uint32_t store_incarnation(const struct store *);
 /* As read at recovery, or last written. Good after opened(0). */

@@ -74,6 +74,20 @@ static const struct store_group *meta_best(const struct vault *vault)
 	return best;
 }
 
+/* Whether the store lacks records that its peers have folded since it was last with them: its
+ * journal can no longer be filled from theirs. Of spans that were forgotten nothing can be told. */
+static bool store_behind(const struct vault *vault, unsigned index)
+{
+	lsn_t image_point = store_image_point(vault->store[index].store);
+	const struct spans *spans = &vault->meta.spans;
+	if (image_point >= vault->meta.fold_point)
+		return false;
+	if (spans->count && !uuid_is_zero(&spans->span[0].parent) &&
+	    image_point < spans->span[0].parent_last)
+		return true;
+	return points_floor(vault, index) < vault->meta.fold_point;
+}
+
 static void store_judge(struct vault *vault, unsigned index, struct effects *fx)
 {
 	struct vault_store *slot = &vault->store[index];
@@ -90,9 +104,16 @@ static void store_judge(struct vault *vault, unsigned index, struct effects *fx)
 			     "store %llu is out of service: casemate store rebuild brings it back",
 			     numbers);
 	} else {
-		slot->in_service = true;
 		store_use_spans(slot->store, &vault->meta.spans);
 		vault->highest = max_u64(vault->highest, store_lsn_max(slot->store));
+		if (store_behind(vault, index)) {
+			effects_note(fx, NOTE_WARNING, vault_subject(vault),
+				     "store %llu has missed too much while it was away: casemate "
+				     "store rebuild brings it back",
+				     numbers);
+			return;
+		}
+		slot->in_service = true;
 		slot->floor = points_floor(vault, index);
 	}
 }
@@ -571,11 +592,11 @@ struct vault *vault_new(struct tools *tools, struct core_group *group, uint8_t i
 	if (!receive_new(vault) || !gather_new(vault))
 		return NULL;
 	for (unsigned i = 0; i < vault->n; i++) {
-		if (!group->store[i].present)
-			continue;
-		vault->store[i].store = vault_store_make(vault, i, &group->store[i].files);
-		if (!vault->store[i].store)
+		/* An absent one may be made anew later: its memory is taken now. */
+		struct store *store = vault_store_make(vault, i, &group->store[i].files);
+		if (!store)
 			return NULL;
+		vault->store[i].store = group->store[i].present ? store : NULL;
 	}
 	return vault;
 }

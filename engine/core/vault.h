@@ -71,6 +71,8 @@ struct gather {
 	uint8_t opinion; /* next store whose header may say otherwise */
 	/* one shard on its way back to a store */
 	uint8_t target;
+	bool writes_slot;
+	uint32_t repair; /* stores that still want theirs */
 	void (*written)(struct gather *, int result, struct effects *);
 	struct store_append append;
 	struct store_slot_write slot_write;
@@ -176,7 +178,8 @@ struct vault {
 		uint8_t volume;
 		uint64_t block;
 		unsigned in_flight;
-		unsigned slot_writes; /* in flight; no fold may begin */
+		unsigned slot_writes;  /* in flight; no fold may begin */
+		struct gather *parked; /* wait for room, or for the end of a fold */
 		uint64_t read, bad, repaired, lost;
 	} scrub;
 	struct {
@@ -185,7 +188,8 @@ struct vault {
 		unsigned in_flight;
 		lsn_t point;
 		uint64_t version;
-		uint64_t copied, filled_before;
+		uint64_t copied, filled_before, unreadable_before;
+		ns_t waiting_since;
 		int err;
 	} rebuild;
 	/* figures */
@@ -220,6 +224,14 @@ static inline const char *vault_subject(const struct vault *vault)
 static inline bool vault_fold_held(const struct vault *vault)
 {
 	return vault->rebuild.phase || vault->scrub.slot_writes;
+}
+/* The index of a record's volume, or -1. */
+static inline int vault_volume_of(const struct vault *vault, const struct uuid *id)
+{
+	for (unsigned i = 0; i < vault->config->volume_count; i++)
+		if (uuid_equal(&vault->meta.volume[i].id, id))
+			return (int)i;
+	return -1;
 }
 uint32_t vault_in_service(const struct vault *); /* mask */
 uint32_t vault_present(const struct vault *);	 /* mask: READY, not rebuilding */
@@ -284,6 +296,8 @@ void rebuild_opened(struct vault *, int result,
 		    struct effects *); /* the new store has been recovered */
 void rebuild_failed(struct vault *, int err, struct effects *);
 void rebuild_turn(struct vault *, struct effects *);
+/* Whether the image of this new store is whole, and its journal is to be filled. */
+bool rebuild_fills(const struct vault *, unsigned index);
 void scrub_start(struct vault *, struct command *, struct effects *);
 void scrub_turn(struct vault *, struct effects *);
 void promote_start(struct vault *, struct command *, struct effects *);

@@ -40,7 +40,7 @@ static bool fold_recorded(const struct vault *vault)
 static void fold_begin(struct vault *vault, struct effects *fx)
 {
 	lsn_t bound = fold_bound(vault);
-	if (bound <= vault->meta.fold_point || vault->rebuild.phase ||
+	if (bound <= vault->meta.fold_point || vault_fold_held(vault) ||
 	    vault->state != VAULT_READY || !fold_wanted(vault))
 		return;
 	vault->meta.fold_point = bound;

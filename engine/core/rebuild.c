@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A store made anew: it takes new records at once, gets the image as of the fold point (held
+ * meanwhile) from its peers, then the records above it; then its floor counts. All of it from
+ * ciphertext (docs/semantics.md "rebuild"). */
+#include "vault.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* In order; rebuild_enter is the one place that changes it. */
+enum rebuild_phase {
+	REBUILD_NONE,
+	REBUILD_WAITING, /* for a fold to end, and for the old store's last operations */
+	REBUILD_OPENING,
+	REBUILD_PREPARING, /* it learns what the group is */
+	REBUILD_COPYING,   /* the image */
+	REBUILD_FILLING,   /* the journal: refill.c */
+	REBUILD_OWN,	   /* its own superblock says how far it is */
+	REBUILD_RECORDING, /* the others' say that it is in service */
+	REBUILD_FAILING,   /* what is under way comes back */
+};
+
+enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
+static const ns_t wait_timeout_ns = 30 * NS_PER_S;
+
+static struct vault_store *target_of(struct vault *vault)
+{
+	return &vault->store[vault->rebuild.store];
+}
+
+static void rebuild_enter(struct vault *vault, enum rebuild_phase phase)
+{
+	vault->rebuild.phase = (uint8_t)phase;
+}
+
+static enum rebuild_phase rebuild_phase(const struct vault *vault)
+{
+	return (enum rebuild_phase)vault->rebuild.phase;
+}
+
+bool rebuild_fills(const struct vault *vault, unsigned index)
+{
+	return rebuild_phase(vault) == REBUILD_FILLING && vault->rebuild.store == index;
+}
+
+/* ---- the end, good or bad ---- */
+static void rebuild_end(struct vault *vault, int result, struct effects *fx)
+{
+	struct command *command = vault->rebuilding;
+	vault->rebuilding = NULL;
+	rebuild_enter(vault, REBUILD_NONE);
+	command->number[0] = vault->rebuild.copied;
+	command->number[1] = vault->refill.filled - vault->rebuild.filled_before;
+	vault_answer(command, result, fx);
+}
+
+/* The store is given up; the order is answered when nothing of it is under way. */
+static void rebuild_give_up(struct vault *vault, int err, const char *why, struct effects *fx)
+{
+	enum rebuild_phase phase = rebuild_phase(vault);
+	struct vault_store *slot = target_of(vault);
+	if (phase == REBUILD_NONE || phase == REBUILD_FAILING)
+		return;
+	snprintf(vault->rebuilding->text, sizeof vault->rebuilding->text, "store %u: %s",
+		 vault->rebuild.store, why);
+	vault->rebuild.err = err;
+	rebuild_enter(vault, REBUILD_FAILING);
+	slot->rebuilding = false;
+	if (slot->store)
+		store_abandon(slot->store);
+	receive_store_gone(vault, vault->rebuild.store, fx);
+	if (phase == REBUILD_RECORDING) {
+		vault->meta.out |= 1u << vault->rebuild.store;
+		vault->out_version = vault_meta_changed(vault, fx);
+	}
+}
+
+void rebuild_failed(struct vault *vault, int err, struct effects *fx)
+{
+	char why[64];
+	snprintf(why, sizeof why, "a write or sync to it failed (errno %d)", -err);
+	rebuild_give_up(vault, err, why, fx);
+}
+
+static void failing_turn(struct vault *vault, struct effects *fx)
+{
+	const struct store *store = target_of(vault)->store;
+	bool refilling = vault->refill.in_flight && vault->refill.store == vault->rebuild.store;
+	if (!vault->rebuild.in_flight && !refilling && (!store || store_idle(store)))
+		rebuild_end(vault, vault->rebuild.err, fx);
+}
+
+/* ---- begin ---- */
+static int rebuild_judge(const struct vault *vault, const struct command *command, const char **why)
+{
+	uint32_t others = vault_in_service(vault) & ~(1u << command->store % SHARDS_MAX);
+	if (command->store >= vault->n) {
+		*why = "no such store: they are counted from 0 to n - 1";
+		return -EINVAL;
+	}
+	if (vault->rebuilding || vault->promoting) {
+		*why = "a rebuild or a promotion is under way: wait for it";
+		return -EBUSY;
+	}
+	if (vault->state != VAULT_READY && vault->state != VAULT_SERVING) {
+		*why = vault->state == VAULT_REFUSED && vault->refusal ? vault->refusal
+								       : "the group is not ready";
+		return -EAGAIN;
+	}
+	if (vault->store[command->store].in_service) {
+		*why = "is in service: there is nothing to rebuild";
+		return -EEXIST;
+	}
+	if ((unsigned)__builtin_popcount(others) < vault->config->geometry.k) {
+		*why = "fewer than k other stores are in service: bring more back first";
+		return -ENODATA;
+	}
+	return 0;
+}
+
+void rebuild_start(struct vault *vault, struct command *command, struct effects *fx)
+{
+	const char *why;
+	int result = rebuild_judge(vault, command, &why);
+	if (result < 0) {
+		snprintf(command->text, sizeof command->text, "store %u: %s", command->store, why);
+		vault_answer(command, result, fx);
+		return;
+	}
+	memset(&vault->rebuild, 0, sizeof vault->rebuild);
+	vault->rebuilding = command;
+	vault->rebuild.store = command->store;
+	vault->rebuild.waiting_since = fx->now;
+	if (target_of(vault)->store)
+		store_abandon(target_of(vault)->store);
+	gather_orphan_store(vault, command->store);
+	rebuild_enter(vault, REBUILD_WAITING);
+}
+
+static bool being_read(const struct vault *vault, unsigned index)
+{
+	for (unsigned i = 0; i < VAULT_GATHER; i++)
+		if (vault->gather[i].in_flight >> index & 1)
+			return true;
+	return false;
+}
+
+static void waiting_turn(struct vault *vault, struct effects *fx)
+{
+	struct vault_store *slot = target_of(vault);
+	unsigned index = vault->rebuild.store;
+	if (vault->fold_version || vault->folding || being_read(vault, index) ||
+	    (slot->store && !store_idle(slot->store))) {
+		if (fx->now - vault->rebuild.waiting_since >= wait_timeout_ns)
+			rebuild_give_up(vault, -ETIMEDOUT,
+					"operations on the old store do not end: restart casemated",
+					fx);
+		return;
+	}
+	slot->writing = false;
+	slot->floor = 0;
+	slot->store = vault_store_make(vault, index, &vault->rebuilding->files);
+	if (!slot->store) {
+		rebuild_give_up(vault, -ENOMEM, "no memory for it: restart casemated", fx);
+		return;
+	}
+	rebuild_enter(vault, REBUILD_OPENING);
+	store_open(slot->store, fx);
+}
+
+/* ---- opened: it learns what the group is, and takes new records from here on ---- */
+static void prepared(struct store_superblock_write *write, int result, struct effects *fx)
+{
+	struct vault_store *slot = container_of(write, struct vault_store, write);
+	slot->writing = false;
+	if (result == 0 && rebuild_phase(slot->vault) == REBUILD_PREPARING)
+		rebuild_enter(slot->vault, REBUILD_COPYING);
+}
+
+static void write_own(struct vault *vault, const struct store_group *meta,
+		      void (*done)(struct store_superblock_write *, int, struct effects *),
+		      struct effects *fx)
+{
+	struct vault_store *slot = target_of(vault);
+	must(!slot->writing, "nobody else writes the superblock of a store being rebuilt");
+	slot->writing = true;
+	slot->vault = vault;
+	slot->write = (struct store_superblock_write){.group = meta, .done = done};
+	store_write_group(slot->store, &slot->write, fx);
+}
+
+void rebuild_opened(struct vault *vault, int result, struct effects *fx)
+{
+	struct vault_store *slot = target_of(vault);
+	if (rebuild_phase(vault) != REBUILD_OPENING)
+		return;
+	if (result < 0) {
+		rebuild_give_up(vault, result, "what was made for it cannot be opened", fx);
+		return;
+	}
+	if (!uuid_equal(&store_group_of(slot->store)->set, &vault->meta.set) ||
+	    store_incarnation(slot->store) != vault->rebuilding->incarnation ||
+	    store_incarnation(slot->store) == vault->meta.incarnation[vault->rebuild.store]) {
+		rebuild_give_up(vault, -EEXIST, "is not a new store of this group", fx);
+		return;
+	}
+	store_use_spans(slot->store, &vault->meta.spans);
+	slot->rebuilding = true;
+	vault->rebuild.point = vault->meta.fold_point;
+	effects_note(fx, NOTE_INFO, slot->subject, "rebuild from lsn %llu",
+		     NOTE_NUMBERS(vault->rebuild.point, 0, 0));
+	rebuild_enter(vault, REBUILD_PREPARING);
+	write_own(vault, &vault->meta, prepared, fx);
+}
+
+/* ---- the image ---- */
+static void copy_find(struct gather *gather, struct effects *fx);
+
+static void copy_end(struct gather *gather, int result, struct effects *fx)
+{
+	struct vault *vault = gather->vault;
+	must(vault->rebuild.in_flight, "what is under way is counted");
+	vault->rebuild.in_flight--;
+	if (result < 0) {
+		char why[128];
+		snprintf(why, sizeof why,
+			 "%s block %llu has fewer than k good shards: casemate scrub tells all",
+			 vault->config->volume[gather->volume].name,
+			 (unsigned long long)gather->internal);
+		rebuild_give_up(vault, result, why, fx);
+	}
+	gather_give(gather);
+}
+
+static void copy_written(struct gather *gather, int result, struct effects *fx)
+{
+	if (result == 0)
+		gather->vault->rebuild.copied++;
+	else
+		rebuild_failed(gather->vault, result, fx);
+	copy_end(gather, 0, fx);
+}
+
+static void copy_read(struct gather *gather, int result, struct effects *fx)
+{
+	unsigned target = gather->vault->rebuild.store;
+	if (rebuild_phase(gather->vault) != REBUILD_COPYING) {
+		copy_end(gather, 0, fx);
+		return;
+	}
+	if (result == -ESTALE && gather->stale_finds++ < STALE_FINDS_MAX) {
+		copy_find(gather, fx);
+		return;
+	}
+	if (result == 0)
+		result = gather_rebuild(gather, 1u << target);
+	if (result == 0)
+		gather_write_slot(gather, target, fx);
+	else if (!gather_start_again(gather, fx))
+		copy_end(gather, result, fx);
+}
+
+/* Never written stays as it was made. */
+static void copy_find(struct gather *gather, struct effects *fx)
+{
+	struct vault *vault = gather->vault;
+	int result = gather_find(vault, gather->volume, gather->internal, vault->rebuild.point,
+				 vault_in_service(vault), &gather->record, &gather->holders);
+	if (result < 0)
+		copy_end(gather, result == -ENOENT ? 0 : result, fx);
+	else if (record_kind_has_payload(gather->record.kind))
+		gather_start(gather, fx);
+	else
+		gather_write_slot(gather, vault->rebuild.store, fx);
+}
+
+static void copying_turn(struct vault *vault, struct effects *fx)
+{
+	for (unsigned looked = 0; looked < BLOCKS_PER_TURN; looked++) {
+		const struct core_volume *volume = &vault->config->volume[vault->rebuild.volume];
+		if (vault->rebuild.volume == vault->config->volume_count)
+			break;
+		if (vault->rebuild.block == volume->size / volume->block_bytes) {
+			vault->rebuild.volume++;
+			vault->rebuild.block = 0;
+			continue;
+		}
+		struct gather *gather =
+			vault->rebuild.in_flight < COPIES_IN_FLIGHT ? gather_take(vault) : NULL;
+		if (!gather)
+			return;
+		vault->rebuild.in_flight++;
+		gather->volume = vault->rebuild.volume;
+		gather->internal = vault->rebuild.block++;
+		gather->done = copy_read;
+		gather->written = copy_written;
+		copy_find(gather, fx);
+		if (rebuild_phase(vault) != REBUILD_COPYING)
+			return;
+	}
+	if (vault->rebuild.volume < vault->config->volume_count || vault->rebuild.in_flight)
+		return;
+	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
+	vault->rebuild.filled_before = vault->refill.filled;
+	vault->rebuild.unreadable_before = vault->refill.unreadable;
+	rebuild_enter(vault, REBUILD_FILLING);
+}
+
+/* ---- the journal, and into service ---- */
+static void own_written(struct store_superblock_write *write, int result, struct effects *fx)
+{
+	struct vault_store *slot = container_of(write, struct vault_store, write);
+	struct vault *vault = slot->vault;
+	unsigned index = vault->rebuild.store;
+	slot->writing = false;
+	if (result < 0 || rebuild_phase(vault) != REBUILD_OWN)
+		return;
+	vault->meta.incarnation[index] = vault->rebuilding->incarnation;
+	vault->meta.out &= ~(1u << index);
+	vault->rebuild.version = vault_meta_changed(vault, fx);
+	rebuild_enter(vault, REBUILD_RECORDING);
+}
+
+/* Its own superblock first: a crash between the two leaves it out of service, never half in. */
+static void filling_turn(struct vault *vault, struct effects *fx)
+{
+	struct vault_store *slot = target_of(vault);
+	unsigned index = vault->rebuild.store;
+	if (vault->refill.unreadable > vault->rebuild.unreadable_before) {
+		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
+		return;
+	}
+	if (slot->floor < max_u64(vault->durable, vault->rebuild.point))
+		return;
+	struct store_group meta = vault->meta;
+	meta.incarnation[index] = vault->rebuilding->incarnation;
+	meta.out &= ~(1u << index);
+	vault->meta_on[index] = vault->meta_sent[index] = vault->meta_version;
+	rebuild_enter(vault, REBUILD_OWN);
+	write_own(vault, &meta, own_written, fx);
+}
+
+static void recording_turn(struct vault *vault, struct effects *fx)
+{
+	struct vault_store *slot = target_of(vault);
+	if (vault->meta_durable < vault->rebuild.version)
+		return;
+	slot->rebuilding = false;
+	slot->in_service = true;
+	vault->points_changed = true;
+	vault_meta_changed(vault, fx); /* what changed since its own was written */
+	effects_note(fx, NOTE_INFO, slot->subject,
+		     "rebuilt and in service: %llu blocks, %llu records",
+		     NOTE_NUMBERS(vault->rebuild.copied,
+				  vault->refill.filled - vault->rebuild.filled_before, 0));
+	rebuild_end(vault, 0, fx);
+}
+
+void rebuild_turn(struct vault *vault, struct effects *fx)
+{
+	switch (rebuild_phase(vault)) {
+	case REBUILD_NONE:
+	case REBUILD_OPENING:
+	case REBUILD_PREPARING:
+	case REBUILD_OWN:
+		break; /* a completion goes on */
+	case REBUILD_WAITING:
+		waiting_turn(vault, fx);
+		break;
+	case REBUILD_COPYING:
+		copying_turn(vault, fx);
+		break;
+	case REBUILD_FILLING:
+		filling_turn(vault, fx);
+		break;
+	case REBUILD_RECORDING:
+		recording_turn(vault, fx);
+		break;
+	case REBUILD_FAILING:
+		failing_turn(vault, fx);
+		break;
+	}
+}
