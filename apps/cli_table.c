@@ -16,10 +16,8 @@ const struct cli_command cli_commands[] = {
 	{"key generate", "FILE", 1, 1, 0, "make a key that wraps volume keys", cli_key_generate},
 	{"cert init", "DIR SITE...", 2, 16, 0,
 	 "make a private CA, unless DIR has one, and a certificate for each site", cli_cert_init},
-#ifdef CASEMATE_HAVE_VOLUME
 	{"volume create", "VOLUME", 1, 1, 0,
 	 "make the device, intent file and stores of this site for a volume", cli_volume_create},
-#endif
 	{"status", "", 0, 0, 0, "show groups, stores and paths; exit 3 when degraded", cli_status},
 	{"wait", "VOLUME --synced", 1, 1, CLI_SYNCED | CLI_TIMEOUT,
 	 "wait until all that was written is durable", cli_wait},

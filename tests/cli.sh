@@ -106,6 +106,19 @@ pin=$("$casemate" --json cert init certs d |
 sed "s|SHA256:A*\"|$pin\"|" good.yaml >pinned.yaml
 expect 0 'good' config check pinned.yaml
 
+# A volume: the device and intents at its primary, the stores at its vault, once.
+mkdir -m 700 vault primary
+sed -e "s|/srv/casemate/vol0.device|$PWD/primary/device|; s|/srv/casemate|$PWD/vault|" \
+  -e "s|/etc/casemate/vol0.key|$PWD/vol.key|; s|100GiB|16MiB|; s|journal: .*|journal: 16MiB|" \
+  good.yaml >volume.yaml
+expect 0 'vol0: made at a' --config volume.yaml volume create vol0
+[ "$(stat -c %s primary/device)" = 16777216 ] || fail "the device has the wrong size"
+expect 1 '.' --config volume.yaml volume create vol0
+expect_json 0 True 'j["node"] == "b"' --config volume.yaml --node b volume create vol0
+[ -d vault/5 ] || fail "a store is missing"
+expect_json 1 False 'j["code"] == 1' --config volume.yaml volume create vol9
+expect 78 'wrong configuration' --config bad.yaml volume create vol0
+
 # Without a daemon
 expect 69 'casemated does not answer at none: is it running' --socket none status
 expect 69 'casemated does not answer at /run/casemate/casemate.sock' --config good.yaml status
