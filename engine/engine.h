@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine of one site: what is opened at start, in order, and what the control thread keeps
+ * beside its lane. The lane owns core, ports, disk and clients; the control thread owns the rest,
+ * and the two speak through lane.h alone. */
+#ifndef CASEMATE_ENGINE_H
+#define CASEMATE_ENGINE_H
+
+#include "casemate.h"
+#include "config.h"
+#include "control.h"
+#include "core/core.h"
+#include "drive/disk.h"
+#include "drive/lane.h"
+#include "drive/port.h"
+#include "front/nbd_server.h"
+#include "session/session.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+	ENGINE_WHY_BYTES = 512,
+	ENGINE_DISK_ENTRIES = 1024,
+	ENGINE_NBD_CONNECTIONS = 32,
+	ENGINE_STORE_FILES_MAX = 2 + 2 * VOLUMES_PER_GROUP_MAX,
+};
+
+/* One store of ours, as its files were when they were opened. */
+struct engine_store {
+	bool open; /* the core has been given its files */
+	bool lost; /* it has been told that they lost their names */
+	struct store_files files;
+	struct command command; /* COMMAND_STORE_LOST; in the lane while `telling` */
+	bool telling;
+};
+
+struct engine {
+	struct config *config;
+	unsigned self; /* our site; the peer is !self */
+	int stop_event; /* any thread: w, control: r */
+	int lock;
+	struct disk *disk; /* control: until the lane runs, and disk_file_open after */
+	struct core_config *core_config; /* in locked memory; wiped by core_new */
+	struct core *core;		 /* lane: rw */
+	bool eal;
+	void *packet_memory;
+	uint64_t packet_memory_bytes;
+	struct port *port[PATHS_MAX];
+	struct nbd_server *nbd;
+	struct lane *lane;
+	pthread_t lane_thread;
+	bool lane_runs;		  /* the thread was started */
+	atomic_bool nbd_stop;	  /* control: w, lane: r */
+	atomic_bool nbd_stopped; /* lane: w, control: r */
+	uint64_t lane_turns;	  /* at the last look of the watchdog */
+	struct engine_store store[GROUPS_MAX][SHARDS_MAX];
+	struct control *control;
+	struct verb *waiting; /* verbs.c: those that ask again after a while */
+	struct session *session;
+	struct {
+		ns_t retry_at;
+		char why[SESSION_WHY_BYTES]; /* last failure, so that it is told once */
+		ns_t why_at;
+	} handshake;
+	ns_t liveness_at, watchdog_at;
+	struct command drain;
+	bool drain_sent, drained;
+};
+
+ns_t engine_now(void);	   /* monotonic */
+uint64_t engine_wall(void); /* since the epoch */
+
+/* ---- engine_files.c: the lock, devices, intent logs and stores ---- */
+/* Each gives 0 or a negative errno, after the reason was logged. */
+int files_lock(struct engine *);
+void files_unlock(struct engine *);
+int files_open(struct engine *);
+/* Opens the files of one store into *files. 0 or a negative errno with why. */
+int files_open_store(struct engine *, unsigned group, unsigned index, struct store_files *,
+		     char *why, size_t why_bytes);
+void files_close_store(struct engine *, unsigned group, const struct store_files *);
+/* Once a second: tells the core of stores whose files lost their names. */
+void files_watch(struct engine *);
+
+/* ---- engine_keys.c ---- */
+/* The volume keys of a group at its primary. */
+int keys_load(struct engine *, unsigned group, struct core_group *);
+/* For a promotion: unwraps the volume keys that the stores name. 0; -EKEYREJECTED with why: the
+ * wrong key; or another negative errno with why. */
+int keys_of_stores(struct engine *, unsigned group, const char *uri,
+		   uint8_t key[VOLUMES_PER_GROUP_MAX][KEY_BYTES], char why[ENGINE_WHY_BYTES]);
+
+/* ---- engine_core.c ---- */
+int core_config_make(struct engine *);
+
+/* ---- engine_ports.c ---- */
+int ports_open(struct engine *);
+void ports_close(struct engine *);
+
+/* ---- engine_session.c ---- */
+int session_open(struct engine *);
+void session_close(struct engine *);
+/* Moves datagrams between the lane and the handshake, and hands new keys over. */
+void session_turn(struct engine *, ns_t now);
+ns_t session_next(const struct engine *, ns_t now);
+
+/* ---- engine_lane.c ---- */
+/* Clients, core and the lane's thread. */
+int lane_open(struct engine *);
+/* Waits for the thread; 0, or -ETIMEDOUT when the disks were not done. */
+void lane_close(struct engine *);
+/* Takes what the lane has to tell: notes, answered commands. */
+void lane_listen(struct engine *);
+/* Whether the lane has turned since the last call. */
+bool lane_lives(struct engine *);
+
+/* ---- verbs.c ---- */
+control_handler verbs_handle;
+/* An order of a verb has been carried out. */
+void verbs_answered(struct engine *, struct command *);
+void verbs_turn(struct engine *, ns_t now);
+ns_t verbs_next(const struct engine *);
+
+#endif
