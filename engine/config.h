@@ -15,6 +15,7 @@ enum {
 	CONFIG_NBD_MAX = 4,
 	CONFIG_ARGS_MAX = 32,
 	CONFIG_FILE_BYTES_MAX = 1024 * 1024,
+	CONFIG_CPU_ANY = UINT16_MAX,
 };
 
 /* An NBD listener: a Unix socket, or TCP on one IPv4 address. */
@@ -100,7 +101,7 @@ struct config {
 	struct config_group group[GROUPS_MAX];
 	struct {
 		uint16_t lanes;
-		uint16_t cpu[CONFIG_SITES]; /* by site: of the first lane */
+		uint16_t cpu[CONFIG_SITES]; /* by site: of the first lane, or CONFIG_CPU_ANY */
 		uint8_t aead;		    /* enum config_aead */
 		uint8_t hugepages;	    /* enum config_switch */
 		uint64_t memory_bytes;

@@ -161,8 +161,8 @@ static const struct field_table group_table = TABLE(group_fields);
 static const struct field engine_fields[] = {
 	{"lanes", FIELD_COUNT, SITES_NO, ENGINE(lanes), .preset = "1", .least = 1, .most = 64,
 	 .help = "workers: a core, a queue pair and an io_uring each"},
-	{"cpu", FIELD_COUNT, SITES_COMMON, ENGINE(cpu[0]), .preset = "0", .most = 1023,
-	 .help = "CPU of the first lane; one for both sites or one for each"},
+	{"cpu", FIELD_CPU, SITES_COMMON, ENGINE(cpu[0]), .preset = "any", .most = 1023,
+	 .help = "CPU of the first lane, or any; one for both sites or one for each"},
 	{"aead", FIELD_CHOICE, SITES_NO, ENGINE(aead), .preset = "auto", .choice = aead_choices,
 	 .help = "auto | openssl | ipsecmb; auto takes the faster one"},
 	{"hugepages", FIELD_CHOICE, SITES_NO, ENGINE(hugepages), .preset = "auto",

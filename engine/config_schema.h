@@ -9,6 +9,7 @@
 enum field_type {
 	FIELD_MAP,     /* struct, by table */
 	FIELD_COUNT,   /* unsigned integer of any width, without unit */
+	FIELD_CPU,     /* uint16_t; "any" is CONFIG_CPU_ANY */
 	FIELD_SIZE,    /* unsigned integer, bytes */
 	FIELD_RATE,    /* uint64_t, bytes per second; "none" is 0 */
 	FIELD_CHOICE,  /* uint8_t or bool: index into choices */

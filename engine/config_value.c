@@ -67,7 +67,9 @@ static int number_parse(const struct field *field, const char *text, void *value
 {
 	uint64_t number = 0;
 	const char *end = "";
-	if (field->type == FIELD_COUNT) {
+	if (field->type == FIELD_CPU && strcmp(text, "any") == 0) {
+		number = CONFIG_CPU_ANY;
+	} else if (field->type == FIELD_COUNT || field->type == FIELD_CPU) {
 		if (units_number(text, &number, &end) || *end)
 			return refuse(why, "\"%.64s\" is not a whole number", text);
 		if (number < field->least || number > field->most)
@@ -255,6 +257,7 @@ int field_parse(const struct field *field, const char *text, struct config *conf
 {
 	switch (field->type) {
 	case FIELD_COUNT:
+	case FIELD_CPU:
 	case FIELD_SIZE:
 	case FIELD_RATE:
 		return number_parse(field, text, value, why);
@@ -295,6 +298,10 @@ json_t *field_json(const struct field *field, const struct config *config, const
 	const char *text;
 	uint32_t ip;
 	switch (field->type) {
+	case FIELD_CPU:
+		if (integer_get(value, field->bytes) == CONFIG_CPU_ANY)
+			return json_string("any");
+		return json_integer((json_int_t)integer_get(value, field->bytes));
 	case FIELD_COUNT:
 		return json_integer((json_int_t)integer_get(value, field->bytes));
 	case FIELD_SIZE:

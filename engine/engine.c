@@ -76,7 +76,7 @@ static int engine_make(struct engine **out, const char *config_path, const char 
 		return -errno;
 	int err = config_load(&engine->config, config_path, node, stderr);
 	if (err)
-		return err;
+		return -EINVAL;
 	engine->self = engine->config->self;
 	engine->core_config = secret_take(sizeof *engine->core_config);
 	if (!engine->core_config) {

@@ -37,7 +37,7 @@ struct engine_store {
 
 struct engine {
 	struct config *config;
-	unsigned self; /* our site; the peer is !self */
+	unsigned self;	/* our site; the peer is !self */
 	int stop_event; /* any thread: w, control: r */
 	int lock;
 	struct disk *disk; /* control: until the lane runs, and disk_file_open after */
@@ -50,10 +50,10 @@ struct engine {
 	struct nbd_server *nbd;
 	struct lane *lane;
 	pthread_t lane_thread;
-	bool lane_runs;		  /* the thread was started */
-	atomic_bool nbd_stop;	  /* control: w, lane: r */
+	bool lane_runs;		 /* the thread was started */
+	atomic_bool nbd_stop;	 /* control: w, lane: r */
 	atomic_bool nbd_stopped; /* lane: w, control: r */
-	uint64_t lane_turns;	  /* at the last look of the watchdog */
+	uint64_t lane_turns;	 /* at the last look of the watchdog */
 	struct engine_store store[GROUPS_MAX][SHARDS_MAX];
 	struct control *control;
 	struct verb *waiting; /* verbs.c: those that ask again after a while */
@@ -68,7 +68,7 @@ struct engine {
 	bool drain_sent, drained;
 };
 
-ns_t engine_now(void);	   /* monotonic */
+ns_t engine_now(void);	    /* monotonic */
 uint64_t engine_wall(void); /* since the epoch */
 
 /* ---- engine_files.c: the lock, devices, intent logs and stores ---- */

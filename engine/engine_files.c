@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- the lock: one daemon per site ---- */
@@ -152,8 +153,8 @@ static int store_file(struct engine *engine, const char *path, uint64_t bytes, c
 	return file;
 }
 
-static unsigned store_files_list(const struct config_group *config,
-				 const struct store_files *files, int list[ENGINE_STORE_FILES_MAX])
+static unsigned store_files_list(const struct config_group *config, const struct store_files *files,
+				 int list[ENGINE_STORE_FILES_MAX])
 {
 	unsigned count = 0;
 
@@ -294,8 +295,7 @@ static bool file_lost(const struct engine *engine, const char *path, uint16_t fi
 
 	if (fstat(disk_file_descriptor(engine->disk, file), &opened) || opened.st_nlink == 0)
 		return true;
-	return stat(path, &named) || named.st_dev != opened.st_dev ||
-	       named.st_ino != opened.st_ino;
+	return stat(path, &named) || named.st_dev != opened.st_dev || named.st_ino != opened.st_ino;
 }
 
 static bool store_lost(const struct engine *engine, unsigned g, unsigned index)

@@ -38,8 +38,7 @@ static void front_exports(const struct engine *engine)
 		for (unsigned v = 0; v < engine->config->group[g].volume_count; v++, index++) {
 			const struct config_volume *volume = &engine->config->group[g].volume[v];
 			struct nbd_export export = {.size = volume->size};
-			export.ready =
-				core_export_ready(engine->core, index, &export.read_only);
+			export.ready = core_export_ready(engine->core, index, &export.read_only);
 			snprintf(export.name, sizeof export.name, "%s", volume->name);
 			nbd_server_set_export(engine->nbd, index, &export);
 		}
@@ -191,8 +190,8 @@ static void store_told(struct engine *engine, struct command *command)
 {
 	engine->store[command->group][command->store].telling = false;
 	if (command->result)
-		log_line(NOTE_WARNING, engine->config->group[command->group].name,
-			 "store %u: %s", command->store,
+		log_line(NOTE_WARNING, engine->config->group[command->group].name, "store %u: %s",
+			 command->store,
 			 command->text[0] ? command->text : strerror(-command->result));
 }
 

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-_Static_assert(EAL_DEVICES_MAX >= PATHS_MAX, "each path has a device");
+_Static_assert((int)EAL_DEVICES_MAX >= (int)PATHS_MAX, "each path has a device");
 
 static bool device_is_pci(const char *device)
 {

@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
-#define RETRY_NS       NS_PER_S
+#define RETRY_NS      NS_PER_S
 #define SAID_AGAIN_NS (30 * NS_PER_S)
 
 static bool begins(const struct engine *engine)
@@ -147,8 +147,7 @@ static void events_take(struct engine *engine, ns_t now)
 
 static bool wants_start(const struct engine *engine)
 {
-	return begins(engine) && lane_wants_session(engine->lane) &&
-	       !session_busy(engine->session);
+	return begins(engine) && lane_wants_session(engine->lane) && !session_busy(engine->session);
 }
 
 void session_turn(struct engine *engine, ns_t now)

@@ -136,7 +136,7 @@ static void good_file_is_read(void **state)
 	assert_int_equal(g->store_count[1], 3);
 	assert_string_equal(g->store[1][2], "/s/2");
 	assert_int_equal(c->engine.lanes, 1);
-	assert_int_equal(c->engine.cpu[0], 0);
+	assert_int_equal(c->engine.cpu[0], CONFIG_CPU_ANY);
 	assert_int_equal(c->engine.cpu[1], 1);
 	assert_int_equal(c->engine.memory_bytes, 512 * MIB);
 	assert_int_equal(c->engine.aead, CONFIG_AEAD_AUTO);

@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the casemate command may ask of a running daemon: each verb becomes one order to the core,
+ * or a few, and is answered when they have been carried out. */
+#include "engine.h"
+#include "log.h"
+#include "status.h"
+#include "volume.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define WAIT_AGAIN_NS (100 * NS_PER_MS)
+enum { JOURNAL_LINES = 256, WAIT_MS = 30000 };
+
+struct verb {
+	struct command command;
+	struct verb *next; /* on engine.waiting */
+	struct control_client *client;
+	unsigned group;
+	ns_t again_at, until, said_at; /* wait */
+	lsn_t wait_for;
+	struct core_status status;
+	struct journal_line line[JOURNAL_LINES];
+	void (*answered)(struct engine *, struct verb *);
+};
+
+static void verb_free(struct verb *verb)
+{
+	keys_wipe(verb, sizeof *verb);
+	free(verb);
+}
+
+/* Takes the reply and the verb. */
+static void verb_reply(struct verb *verb, json_t *reply)
+{
+	control_reply(verb->client, reply);
+	verb_free(verb);
+}
+
+/* The core's own words, or the system's. */
+static void verb_refuse(struct verb *verb, int err, const char *why)
+{
+	control_reply_error(verb->client, -err, "%s", why && why[0] ? why : strerror(-err));
+	verb_free(verb);
+}
+
+static void verb_order(struct engine *engine, struct verb *verb)
+{
+	verb->command.group = (uint8_t)verb->group;
+	verb->command.owner = verb;
+	if (!lane_command(engine->lane, &verb->command))
+		verb_refuse(verb, -EBUSY, "too many orders are under way; ask again later");
+}
+
+void verbs_answered(struct engine *engine, struct command *command)
+{
+	struct verb *verb = command->owner;
+
+	if (command->result)
+		verb_refuse(verb, command->result, command->text);
+	else
+		verb->answered(engine, verb);
+}
+
+/* ---- status ---- */
+
+static void status_answered(struct engine *engine, struct verb *verb)
+{
+	verb_reply(verb, status_json(&verb->status, engine->config));
+}
+
+static void status_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	verb->command.kind = COMMAND_STATUS;
+	verb->command.status = &verb->status;
+	verb->answered = status_answered;
+	verb_order(engine, verb);
+}
+
+/* ---- wait ---- */
+
+static bool store_behind(const struct store_status *store, lsn_t lsn)
+{
+	return store->state != STORE_READY || !store->in_service || store->floor < lsn;
+}
+
+/* At the primary: all that was drawn until the question came is durable and nothing else is open.
+ * At the vault: every store holds all that it has seen. */
+static bool group_synced(const struct config_group *config, const struct group_status *group,
+			 lsn_t wait_for)
+{
+	if (group->role == ROLE_PRIMARY)
+		return group->protected_now && group->durable >= wait_for;
+	for (unsigned i = 0; i < geometry_n(config->geometry); i++)
+		if (store_behind(&group->store[i], wait_for))
+			return false;
+	return group->consistent >= wait_for;
+}
+
+static void wait_say(struct verb *verb, const struct group_status *group, ns_t now)
+{
+	if (now < verb->said_at + NS_PER_S)
+		return;
+	verb->said_at = now;
+	control_progress(verb->client,
+			 json_pack("{s:s, s:I, s:I}", "state", group->state, "durable",
+				   (json_int_t)group->durable, "lsn", (json_int_t)verb->wait_for));
+}
+
+static void wait_answered(struct engine *engine, struct verb *verb)
+{
+	const struct group_status *group = &verb->status.group[verb->group];
+	const struct config_group *config = &engine->config->group[verb->group];
+	ns_t now = engine_now();
+
+	if (!verb->wait_for)
+		verb->wait_for = group->lsn;
+	if (group_synced(config, group, verb->wait_for)) {
+		verb_reply(verb, json_pack("{s:s, s:s, s:I, s:I}", "group", group->name, "state",
+					   group->state, "lsn", (json_int_t)verb->wait_for,
+					   "durable", (json_int_t)group->durable));
+		return;
+	}
+	if (now >= verb->until || control_client_gone(verb->client)) {
+		char why[ENGINE_WHY_BYTES];
+		snprintf(why, sizeof why, "not synced in time: state %s, durable %llu of %llu",
+			 group->state, (unsigned long long)group->durable,
+			 (unsigned long long)verb->wait_for);
+		verb_refuse(verb, -ETIMEDOUT, why);
+		return;
+	}
+	wait_say(verb, group, now);
+	verb->again_at = now + WAIT_AGAIN_NS;
+	verb->next = engine->waiting;
+	engine->waiting = verb;
+}
+
+static void wait_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	const json_t *timeout = json_object_get(args, "timeout_ms");
+	json_int_t ms = timeout ? json_integer_value(timeout) : WAIT_MS;
+
+	verb->until = engine_now() + (ns_t)(ms > 0 ? ms : 0) * NS_PER_MS;
+	verb->command.kind = COMMAND_STATUS;
+	verb->command.status = &verb->status;
+	verb->answered = wait_answered;
+	verb_order(engine, verb);
+}
+
+void verbs_turn(struct engine *engine, ns_t now)
+{
+	struct verb *due = NULL;
+
+	for (struct verb **at = &engine->waiting; *at;) {
+		struct verb *verb = *at;
+		if (verb->again_at > now) {
+			at = &verb->next;
+			continue;
+		}
+		*at = verb->next;
+		verb->next = due;
+		due = verb;
+	}
+	while (due) {
+		struct verb *verb = due;
+		due = verb->next;
+		verb_order(engine, verb);
+	}
+}
+
+ns_t verbs_next(const struct engine *engine)
+{
+	ns_t next = NS_NEVER;
+
+	for (const struct verb *verb = engine->waiting; verb; verb = verb->next)
+		next = min_u64(next, verb->again_at);
+	return next;
+}
+
+/* ---- promote ---- */
+
+static void promote_answered(struct engine *engine, struct verb *verb)
+{
+	const struct config_group *config = &engine->config->group[verb->group];
+	const unsigned long long *number = verb->command.number;
+
+	log_line(NOTE_INFO, config->name, "promoted: serves up to lsn %llu", number[0]);
+	verb_reply(verb, json_pack("{s:s, s:I, s:I, s:b}", "group", config->name, "consistent",
+				   (json_int_t)number[0], "acknowledged", (json_int_t)number[1],
+				   "loss_accepted", verb->command.accept_loss));
+}
+
+static void promote_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	const char *uri = json_string_value(json_object_get(args, "key"));
+	char why[ENGINE_WHY_BYTES] = "";
+
+	if (!uri) {
+		verb_refuse(verb, -EINVAL, "promote needs the URI of the group's key");
+		return;
+	}
+	/* What lost its files since the last look is no store of the proof. */
+	files_watch(engine);
+	int err = keys_of_stores(engine, verb->group, uri, verb->command.key, why);
+	if (err) {
+		verb_refuse(verb, err, why);
+		return;
+	}
+	log_line(NOTE_INFO, engine->config->group[verb->group].name, "promotion asked by user %u%s",
+		 (unsigned)control_client_uid(verb->client),
+		 json_is_true(json_object_get(args, "accept_loss")) ? ", loss accepted" : "");
+	verb->command.kind = COMMAND_PROMOTE;
+	verb->command.accept_loss = json_is_true(json_object_get(args, "accept_loss"));
+	verb->answered = promote_answered;
+	verb_order(engine, verb);
+}
+
+/* ---- scrub ---- */
+
+static void scrub_answered(struct engine *engine, struct verb *verb)
+{
+	const unsigned long long *number = verb->command.number;
+
+	verb_reply(verb, json_pack("{s:s, s:I, s:I, s:I, s:I}", "group",
+				   engine->config->group[verb->group].name, "shards_read",
+				   (json_int_t)number[0], "bad", (json_int_t)number[1], "repaired",
+				   (json_int_t)number[2], "blocks_lost", (json_int_t)number[3]));
+}
+
+static void scrub_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	verb->command.kind = COMMAND_SCRUB;
+	verb->answered = scrub_answered;
+	verb_order(engine, verb);
+}
+
+/* ---- stores ---- */
+
+static int store_asked(const struct engine *engine, const struct verb *verb, const json_t *args,
+		       uint8_t *index)
+{
+	const json_t *store = json_object_get(args, "store");
+	const struct config_group *config = &engine->config->group[verb->group];
+
+	if (!json_is_integer(store) || json_integer_value(store) < 0 ||
+	    json_integer_value(store) >= (json_int_t)geometry_n(config->geometry))
+		return -EINVAL;
+	*index = (uint8_t)json_integer_value(store);
+	return 0;
+}
+
+static void rebuild_answered(struct engine *engine, struct verb *verb)
+{
+	verb_reply(verb,
+		   json_pack("{s:s, s:i, s:I}", "group", engine->config->group[verb->group].name,
+			     "store", verb->command.store, "incarnation",
+			     (json_int_t)verb->command.incarnation));
+}
+
+/* The set and the newest incarnations as any store of the group says them. */
+static int set_learn(const struct engine *engine, unsigned g, uint8_t index,
+		     struct volume_store *store)
+{
+	const struct config_group *config = &engine->config->group[g];
+	struct volume_store_head *head = malloc(sizeof *head);
+	int err = -ENODATA;
+
+	for (unsigned i = 0; head && i < config->store_count[engine->self]; i++) {
+		const struct engine_store *other = &engine->store[g][i];
+		if (i == index || !other->open || other->lost ||
+		    volume_store_read(config->store[engine->self][i], head))
+			continue;
+		store->set = head->group.set;
+		store->incarnation =
+			(uint32_t)max_u64(store->incarnation, head->group.incarnation[index] + 1u);
+		err = 0;
+	}
+	free(head);
+	return head ? err : -ENOMEM;
+}
+
+static int store_renew(struct engine *engine, struct verb *verb, char why[ENGINE_WHY_BYTES])
+{
+	const struct config_group *config = &engine->config->group[verb->group];
+	uint8_t index = verb->command.store;
+	struct engine_store *old = &engine->store[verb->group][index];
+	struct volume_store store = {
+		.directory = config->store[engine->self][index], .index = index, .incarnation = 2};
+
+	if (old->open && !old->lost && verb->status.group[verb->group].store[index].in_service) {
+		snprintf(why, ENGINE_WHY_BYTES,
+			 "store %u is in service; there is nothing to rebuild", index);
+		return -EEXIST;
+	}
+	int err = set_learn(engine, verb->group, index, &store);
+	if (err) {
+		snprintf(why, ENGINE_WHY_BYTES, "no other store of the group can be read");
+		return err;
+	}
+	err = volume_store_format(config, &store, why, ENGINE_WHY_BYTES);
+	if (err)
+		return err;
+	verb->command.incarnation = store.incarnation;
+	return files_open_store(engine, verb->group, index, &verb->command.files, why,
+				ENGINE_WHY_BYTES);
+}
+
+/* The second half: the store's state is known. Files of the old store stay open until the daemon
+ * ends: operations of the core may still be on their way to them. */
+static void rebuild_status_answered(struct engine *engine, struct verb *verb)
+{
+	char why[ENGINE_WHY_BYTES] = "";
+	int err = store_renew(engine, verb, why);
+
+	if (err) {
+		verb_refuse(verb, err, why);
+		return;
+	}
+	struct engine_store *store = &engine->store[verb->group][verb->command.store];
+	store->files = verb->command.files;
+	store->open = true;
+	store->lost = false;
+	verb->command.kind = COMMAND_REBUILD;
+	verb->answered = rebuild_answered;
+	log_line(NOTE_INFO, engine->config->group[verb->group].name,
+		 "store %u is made anew and rebuilt", verb->command.store);
+	verb_order(engine, verb);
+}
+
+static void rebuild_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	if (store_asked(engine, verb, args, &verb->command.store) ||
+	    !engine->config->group[verb->group].store_count[engine->self]) {
+		verb_refuse(verb, -EINVAL, "this site has no such store");
+		return;
+	}
+	verb->command.kind = COMMAND_STATUS;
+	verb->command.status = &verb->status;
+	verb->answered = rebuild_status_answered;
+	verb_order(engine, verb);
+}
+
+/* ---- journal dump ---- */
+
+static const char *kind_word(uint8_t kind)
+{
+	static const char *const words[] = {
+		[RECORD_DATA] = "data", [RECORD_ZERO] = "zero", [RECORD_DISCARD] = "discard",
+		[RECORD_MARK] = "mark", [RECORD_VOID] = "void", [RECORD_END] = "end",
+	};
+	return kind < ARRAY_COUNT(words) && words[kind] ? words[kind] : "unknown";
+}
+
+static json_t *line_json(const struct journal_line *line)
+{
+	const struct record *record = &line->record;
+	char span[2 * 4 + 1];
+
+	for (unsigned i = 0; i < 4; i++)
+		snprintf(span + 2 * i, 3, "%02x", record->span.bytes[i]);
+	return json_pack("{s:I, s:s, s:s, s:I, s:i, s:i, s:b, s:I}", "lsn", (json_int_t)record->lsn,
+			 "span", span, "kind", kind_word(record->kind), "block",
+			 (json_int_t)record->block, "shard", record->shard, "shard_bytes",
+			 (int)record->shard_bytes, "counts", line->counts, "wall_ns",
+			 (json_int_t)record->wall_ns);
+}
+
+static void journal_answered(struct engine *engine, struct verb *verb)
+{
+	json_t *records = json_array();
+
+	for (unsigned i = 0; i < verb->command.record_count; i++)
+		json_array_append_new(records, line_json(&verb->line[i]));
+	json_t *reply = json_pack("{s:o}", "records", records);
+	if (verb->command.record_count == JOURNAL_LINES)
+		json_object_set_new(reply, "cursor",
+				    json_integer((json_int_t)verb->command.cursor));
+	verb_reply(verb, reply);
+}
+
+static void journal_asked(struct engine *engine, struct verb *verb, const json_t *args)
+{
+	if (store_asked(engine, verb, args, &verb->command.store)) {
+		verb_refuse(verb, -EINVAL, "this site has no such store");
+		return;
+	}
+	verb->command.kind = COMMAND_JOURNAL;
+	verb->command.record = verb->line;
+	verb->command.record_count = JOURNAL_LINES;
+	verb->command.cursor = (uint64_t)json_integer_value(json_object_get(args, "cursor"));
+	verb->answered = journal_answered;
+	verb_order(engine, verb);
+}
+
+/* ---- all of them ---- */
+
+static const struct {
+	const char *name;
+	const char *group_key; /* the argument that names the group, or a volume of it; or NULL */
+	void (*asked)(struct engine *, struct verb *, const json_t *args);
+} verbs[] = {
+	{"status", NULL, status_asked},
+	{"wait", "volume", wait_asked},
+	{"promote", "group", promote_asked},
+	{"scrub", "group", scrub_asked},
+	{"store-rebuild", "group", rebuild_asked},
+	{"journal-dump", "group", journal_asked},
+};
+
+static bool group_asked(struct engine *engine, struct control_client *client, const char *name,
+			unsigned *index)
+{
+	const struct config_group *group = name ? volume_group_find(engine->config, name) : NULL;
+
+	if (!group) {
+		control_reply_error(client, ENOENT, "no group or volume is named %s",
+				    name ? name : "(nothing)");
+		return false;
+	}
+	*index = (unsigned)(group - engine->config->group);
+	return true;
+}
+
+void verbs_handle(void *context, const char *name, const json_t *args,
+		  struct control_client *client)
+{
+	struct engine *engine = context;
+	unsigned group = 0, i = 0;
+
+	while (i < ARRAY_COUNT(verbs) && strcmp(verbs[i].name, name) != 0)
+		i++;
+	if (i == ARRAY_COUNT(verbs)) {
+		control_reply_error(client, EINVAL, "unknown verb %s", name);
+		return;
+	}
+	if (verbs[i].group_key &&
+	    !group_asked(engine, client,
+			 json_string_value(json_object_get(args, verbs[i].group_key)), &group))
+		return;
+	struct verb *verb = calloc(1, sizeof *verb);
+	if (!verb) {
+		control_reply_error(client, ENOMEM, "no memory");
+		return;
+	}
+	verb->client = client;
+	verb->group = group;
+	verbs[i].asked(engine, verb, args);
+}
