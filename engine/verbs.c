@@ -185,7 +185,6 @@ static void promote_answered(struct engine *engine, struct verb *verb)
 	const struct config_group *config = &engine->config->group[verb->group];
 	const unsigned long long *number = verb->command.number;
 
-	log_line(NOTE_INFO, config->name, "promoted: serves up to lsn %llu", number[0]);
 	verb_reply(verb, json_pack("{s:s, s:I, s:I, s:b}", "group", config->name, "consistent",
 				   (json_int_t)number[0], "acknowledged", (json_int_t)number[1],
 				   "loss_accepted", verb->command.accept_loss));
