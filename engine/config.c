@@ -111,6 +111,16 @@ static void complain_no_site(struct loading *loading, const struct tree *node)
 		   "no site has the name \"%.64s\"", node->key);
 }
 
+static void apply_preset(struct loading *loading, const struct field *field, void *base)
+{
+	char why[FIELD_WHY_BYTES];
+	unsigned values = field->sites == SITES_COMMON ? CONFIG_SITES : 1;
+	for (unsigned i = 0; i < values; i++)
+		must(!field_parse(field, field->preset, loading->config,
+				  (char *)base + field->offset + i * field->bytes, why),
+		     "a preset is a valid value");
+}
+
 static void apply_sites(struct loading *loading, struct tree *node, const struct field *field,
 			void *base)
 {
@@ -125,6 +135,9 @@ static void apply_sites(struct loading *loading, struct tree *node, const struct
 		complain_value(loading, node, "must be a map from site to value");
 		return;
 	}
+	/* For the site that it does not name. */
+	if (field->sites == SITES_COMMON && field->preset)
+		apply_preset(loading, field, base);
 	for (struct tree *child = node->child; child; child = child->next) {
 		uint8_t site = config_site_index(loading->config, child->key);
 		if (site == SITE_UNKNOWN)
@@ -148,16 +161,6 @@ static void apply_site_keys(struct loading *loading, struct tree *map, const str
 		else if (name)
 			complain_missing(loading, map, name);
 	}
-}
-
-static void apply_preset(struct loading *loading, const struct field *field, void *base)
-{
-	char why[FIELD_WHY_BYTES];
-	unsigned values = field->sites == SITES_COMMON ? CONFIG_SITES : 1;
-	for (unsigned i = 0; i < values; i++)
-		must(!field_parse(field, field->preset, loading->config,
-				  (char *)base + field->offset + i * field->bytes, why),
-		     "a preset is a valid value");
 }
 
 static void apply_field(struct loading *loading, struct tree *map, const struct field *field,
