@@ -337,7 +337,7 @@ static int promote_record(struct vault *vault, struct effects *fx)
 		vault->promote_span = (struct span){.id = tools_uuid(vault->tools),
 						    .generation = generation,
 						    .kind = SPAN_IN_ORDER,
-						    .first = vault->highest + 1,
+						    .first = max_u64(vault->highest, newest->first) + 1,
 						    .parent = newest->id,
 						    .parent_last = vault->promote.point};
 		spans_prune(&vault->meta.spans, vault->meta.fold_point);
