@@ -33,6 +33,7 @@ struct options {
 	uint64_t want;	    /* datagrams per port; 0: until told to stop */
 	ns_t timeout, pace; /* pace: between bursts */
 	uint32_t mtu, length;
+	uint16_t vlan;
 };
 
 struct end {
@@ -196,6 +197,7 @@ static void ports_open(void *memory, uint64_t memory_bytes)
 			.udp_port = 5700,
 			.udp_source_port = (uint16_t)(40000 + i),
 			.mtu = options.mtu,
+			.vlan = options.vlan,
 			.packet_memory = memory,
 			.packet_memory_bytes = memory_bytes,
 		};
@@ -218,7 +220,7 @@ static void parse(int argc, char **argv)
 		.cpu = EAL_CPU_ANY,
 		.file_prefix = "casemate-test",
 	};
-	while ((option = getopt(argc, argv, "v:e:w:t:p:f:m:l:os")) != -1) {
+	while ((option = getopt(argc, argv, "v:e:w:t:p:f:m:l:V:c:h:os")) != -1) {
 		switch (option) {
 		case 'v':
 			must(options.ports < PORTS_MAX, "few ports are tested");
@@ -244,6 +246,15 @@ static void parse(int argc, char **argv)
 			break;
 		case 'l':
 			options.length = (uint32_t)atoi(optarg);
+			break;
+		case 'V':
+			options.vlan = (uint16_t)atoi(optarg);
+			break;
+		case 'c':
+			options.eal.cpu = atoi(optarg);
+			break;
+		case 'h':
+			options.eal.hugepages = (uint8_t)atoi(optarg);
 			break;
 		case 'o':
 			options.loop = true;

@@ -15,7 +15,8 @@ pids=()
 cleanup() {
 	local pid
 	for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-	rm -rf "$dir"
+	# What DPDK leaves behind of each process, here and for users other than root.
+	rm -rf "$dir" /var/run/dpdk/cm-$$-* "${XDG_RUNTIME_DIR:-/tmp}"/dpdk/cm-$$-*
 }
 trap cleanup EXIT
 
@@ -97,11 +98,11 @@ packet_rounds() {
 		sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null || true
 		ip link set "$i" mtu 9000 up
 	done
-	"$program" -v "$(packet_port a0)" -e 1 -t 60 -p 2000 -f "cm-$$-a" >"$dir/a" &
+	"$program" -v "$(packet_port a0)" -e 1 -V 42 -t 60 -p 2000 -f "cm-$$-a" >"$dir/a" &
 	peer=$!
-	"$program" -v "$(packet_port a1)" -e 2 -w 2000 -t 30 -p 2000 -f "cm-$$-b" >"$dir/b" || rc=$?
+	"$program" -v "$(packet_port a1)" -e 2 -V 42 -w 2000 -t 30 -p 2000 -f "cm-$$-b" >"$dir/b" || rc=$?
 	cat "$dir/b"
-	check "af_packet: 2,000 datagrams of 8,900 bytes arrived" [ "$rc" = 0 ]
+	check "af_packet: 2,000 datagrams of 8,900 bytes in VLAN 42 arrived" [ "$rc" = 0 ]
 	kill "$peer"
 	rc=0
 	wait "$peer" || rc=$?

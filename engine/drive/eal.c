@@ -80,6 +80,14 @@ static bool wants_hugepages(const struct eal_config *config)
 	return config->hugepages == EAL_HUGEPAGES_ON;
 }
 
+static bool cpu_usable(int cpu)
+{
+	cpu_set_t set;
+	if (cpu == EAL_CPU_ANY || sched_getaffinity(0, sizeof set, &set) < 0)
+		return true;
+	return cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET(cpu, &set);
+}
+
 /* One lcore, floating over the CPUs that the thread has now. "-l" or nothing would pin it to the
  * first of them, where the next daemon would sit too. */
 static void argument_lcores(int cpu)
@@ -193,11 +201,17 @@ int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
 	int result = 0;
 	if (eal.started)
 		return fail(why, why_bytes, -EALREADY, "DPDK starts once in a process");
-	bool hugepages = wants_hugepages(config);
-	if (config->pci[0] && !hugepages)
+	/* A real device reads from no other memory. */
+	bool hugepages = config->pci[0] || wants_hugepages(config);
+	uint64_t free_mib = hugepages_free_mib();
+	if (hugepages && free_mib < config->memory_mib)
 		return fail(why, why_bytes, -ENOMEM,
-			    "PCI devices need %u MiB of free 2 MiB hugepages, there are %llu",
-			    config->memory_mib, (unsigned long long)hugepages_free_mib());
+			    "%s: %u MiB of hugepages of 2 MiB are needed, %llu MiB are free",
+			    config->pci[0] ? config->pci[0] : "hugepages: on", config->memory_mib,
+			    (unsigned long long)free_mib);
+	if (!cpu_usable(config->cpu))
+		return fail(why, why_bytes, -EINVAL, "CPU %d is not among those we may use",
+			    config->cpu);
 	arguments_build(config, hugepages);
 	if (eal.too_long)
 		return fail(why, why_bytes, -ENAMETOOLONG, "an argument for DPDK is too long");
