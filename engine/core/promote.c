@@ -140,16 +140,48 @@ static lsn_t promoted_point(const struct vault *vault, lsn_t consistent)
 	return vault->meta.promoted && newest ? newest->parent_last : consistent;
 }
 
+/* A store with damage in its journal held more than its floor now says: what it has seen may have
+ * been acknowledged with its help. */
+static struct promotion proof_of(const struct vault *vault, lsn_t consistent)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	struct promotion proof = points_promotion_of(vault, consistent);
+	bool catching_up = newest && newest->kind == SPAN_CATCH_UP;
+	lsn_t floor[SHARDS_MAX] = {0};
+	for (unsigned i = 0; i < vault->n; i++) {
+		const struct vault_store *slot = &vault->store[i];
+		if (!slot->in_service)
+			continue;
+		floor[i] = slot->floor;
+		if (store_damage_count(slot->store))
+			floor[i] = max_u64(floor[i], store_lsn_max(slot->store));
+		if (catching_up)
+			floor[i] = min_u64(floor[i], newest->parent_last);
+	}
+	struct promotion bound =
+		points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
+	proof.acknowledged = max_u64(proof.acknowledged, bound.acknowledged);
+	proof.proven = proof.proven && bound.proven;
+	return proof;
+}
+
 static void prove(struct vault *vault)
 {
 	lsn_t consistent = points_consistent_now(vault, vault_in_service(vault));
-	vault->promote.proof = points_promotion_of(vault, consistent);
+	struct promotion *proof = &vault->promote.proof;
+	*proof = proof_of(vault, consistent);
 	vault->promote.point = promoted_point(vault, consistent);
 	if (vault->promote.point > consistent)
-		vault->promote.proof.proven = false;
-	vault->promote.proof.acknowledged =
-		max_u64(vault->promote.proof.acknowledged, promoted_point(vault, 0));
+		proof->proven = false;
+	proof->acknowledged = max_u64(proof->acknowledged, promoted_point(vault, 0));
 	vault->promote.mask = vault_in_service(vault);
+}
+
+/* With fewer than k stores there is no point to serve, and everything ever written is lost. */
+static bool can_serve(const struct vault *vault)
+{
+	return vault->state != VAULT_REFUSED &&
+	       vault->promote.proof.present >= vault->config->geometry.k;
 }
 
 static void drain_turn(struct vault *vault, struct effects *fx)
@@ -214,7 +246,7 @@ static void block_lost(struct vault *vault, uint64_t block)
 static bool look_turn(struct vault *vault)
 {
 	uint32_t mask = vault->promote.mask, holders;
-	lsn_t limit = vault->state == VAULT_REFUSED ? UINT64_MAX : vault->promote.point;
+	lsn_t limit = can_serve(vault) ? vault->promote.point : UINT64_MAX;
 	for (unsigned looked = 0; looked < BLOCKS_PER_TURN; looked++) {
 		const struct core_volume *volume = &vault->config->volume[vault->promote.volume];
 		uint64_t block = vault->promote.block;
@@ -271,9 +303,10 @@ static void say_not_proven(const struct vault *vault, struct command *command)
 	if (proof->present < vault->n) {
 		say(command, "bring stores ");
 		say_missing(vault, command);
-		say(command, " back, or ");
+		say(command, can_serve(vault) ? " back, or " : " back; ");
 	}
-	say(command, "accept the loss with --accept-loss; ");
+	if (can_serve(vault))
+		say(command, "accept the loss with --accept-loss; ");
 }
 
 static void say_refused(const struct vault *vault, struct command *command)
@@ -299,8 +332,8 @@ static int promote_decide(struct vault *vault, struct command *command, struct e
 	if (vault->promote.lost)
 		say(command, "%llu blocks lost: %s", (unsigned long long)vault->promote.lost,
 		    vault->promote.ranges);
-	if (vault->state == VAULT_REFUSED)
-		return -ENODEV;
+	if (!can_serve(vault))
+		return vault->state == VAULT_REFUSED ? -ENODEV : -ENODATA;
 	if (proven && !vault->promote.lost)
 		return 0;
 	if (!vault->promote.accept_loss)
