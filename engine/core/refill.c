@@ -12,7 +12,7 @@ static const ns_t no_room_pause_ns = 20 * NS_PER_MS, unreadable_pause_ns = 5 * N
 /* Up to here no record is still on its way from memory to a store. */
 static lsn_t refill_limit(const struct vault *vault)
 {
-	return min_u64(max_u64(vault->consistent, vault->durable), vault->base);
+	return min_u64(max_u64(vault->complete, vault->durable), vault->base);
 }
 
 static bool refillable(const struct vault *vault, unsigned index)

@@ -118,17 +118,17 @@ static void store_judge(struct vault *vault, unsigned index, struct effects *fx)
 	}
 }
 
-/* Each store folds to the recorded point from its own journal; one that was stopped in the middle
- * goes on. */
-static void refold(struct vault *vault, struct effects *fx)
+/* What the best superblock says is first made durable on all: it may have been on its way to the
+ * others when the lights went out. Then the stores that were stopped in the middle of a fold go on
+ * with it, each from its own journal. */
+static void meta_spread(struct vault *vault, struct effects *fx)
 {
+	vault->assembled_version = vault_meta_changed(vault, fx);
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].in_service &&
 		    store_image_point(vault->store[i].store) < vault->meta.fold_point) {
-			vault->folding |= 1u << i;
-			vault->fold_version = max_u64(vault->meta_version, 1);
-			vault->fold_started = true;
-			store_fold(vault->store[i].store, vault->meta.fold_point, fx);
+			vault->fold_version = vault->assembled_version;
+			vault->fold_started = false;
 		}
 }
 
@@ -154,7 +154,8 @@ static void vault_assemble(struct vault *vault, struct effects *fx)
 	vault->consistent = points_consistent_now(vault, present);
 	vault->durable = points_durable(vault->quorum, floor, present);
 	const struct span *newest = spans_newest(&vault->meta.spans);
-	lsn_t base = newest ? max_u64(vault->consistent, newest->first - 1) : 0;
+	vault->complete = points_complete_now(vault, present);
+	lsn_t base = newest ? max_u64(vault->complete, newest->first - 1) : 0;
 	vault->highest = max_u64(vault->highest, base);
 	vault->proof = points_promotion_of(vault, vault->consistent);
 	if (!vault->proof.enough_stores) {
@@ -171,7 +172,7 @@ static void vault_assemble(struct vault *vault, struct effects *fx)
 		fx, NOTE_INFO, vault_subject(vault),
 		"%llu of %llu stores in service, consistent point %llu",
 		NOTE_NUMBERS((unsigned)__builtin_popcount(present), vault->n, vault->consistent));
-	refold(vault, fx);
+	meta_spread(vault, fx);
 }
 
 static void store_opened(struct store *store, int result, struct effects *fx)
@@ -357,6 +358,8 @@ static int hello_judge(struct vault *vault, const struct wire_hello *hello, stru
 		return -EAGAIN;
 	if (vault->state != VAULT_READY)
 		return vault->state == VAULT_REFUSED ? -ENODEV : -ESTALE;
+	if (vault->meta_durable < vault->assembled_version)
+		return -EAGAIN;
 	if (vault->fenced || vault->meta.generation > hello->generation)
 		return -ESTALE;
 	if (hello->geometry.k != vault->config->geometry.k ||
@@ -422,11 +425,11 @@ static void span_begin(struct vault *vault, struct effects *fx)
 			store_use_spans(vault->store[i].store, &vault->meta.spans);
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	vault->highest = max_u64(vault->highest, newest->first - 1);
-	vault->span_accepted = true;
+	vault->span_accepted = vault->void_tail = true;
 	for (unsigned i = 0; i < vault->n; i++)
 		vault->store[i].floor = vault->store[i].in_service ? points_floor(vault, i) : 0;
 	points_turn(vault, fx);
-	receive_reset(vault, max_u64(vault->consistent, newest->first - 1));
+	receive_reset(vault, max_u64(vault->complete, newest->first - 1));
 	effects_note(fx, NOTE_INFO, vault_subject(vault),
 		     newest->kind == SPAN_CATCH_UP
 			     ? "catch-up span opened at lsn %llu, generation %llu"

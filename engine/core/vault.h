@@ -112,12 +112,15 @@ struct vault {
 	uint64_t meta_version,
 		meta_durable; /* counts changes; the newest that is durable on enough stores */
 	uint64_t meta_on[SHARDS_MAX], meta_sent[SHARDS_MAX];
+	uint64_t assembled_version; /* what the best store knew at start: on enough of them */
 	uint64_t out_version; /* what says that a store is out: durable before the next
 				 acknowledgement */
 	/* history and points */
 	lsn_t highest;	/* highest lsn seen, counting or not */
 	lsn_t received; /* every record up to here is on disk or has k shards in memory */
 	lsn_t durable, consistent, acknowledged_durable;
+	lsn_t complete; /* every record up to here is on k stores: the consistent point, but inside an open
+			 * catch-up too */
 	bool span_accepted; /* opened by this primary, in this session */
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
@@ -136,7 +139,7 @@ struct vault {
 	bool points_changed;
 	/* fold */
 	lsn_t fold_target;
-	bool fold_started;
+	bool fold_started, void_tail; /* void_tail: journals may hold records that a span has voided */
 	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
 	uint32_t folding;      /* mask of stores at it */
 	/* gathers (gather.c) */
@@ -256,6 +259,7 @@ ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is wa
 void points_turn(struct vault *, struct effects *);
 void points_say(struct vault *, struct effects *);
 lsn_t points_consistent_now(const struct vault *, uint32_t mask);
+lsn_t points_complete_now(const struct vault *, uint32_t mask);
 lsn_t points_floor(const struct vault *, unsigned index);
 /* The proof for the stores in service; while a catch-up is open, floors count up to its start only.
  */

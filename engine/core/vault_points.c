@@ -37,7 +37,7 @@ lsn_t points_floor(const struct vault *vault, unsigned index)
 	}
 }
 
-static lsn_t consistent_over(const struct vault *vault, uint32_t mask)
+lsn_t points_complete_now(const struct vault *vault, uint32_t mask)
 {
 	const struct spans *spans = &vault->meta.spans;
 	const struct ranges *held[SHARDS_MAX] = {0};
@@ -67,7 +67,7 @@ static bool catch_up_open(const struct vault *vault)
 
 lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 {
-	lsn_t point = consistent_over(vault, mask);
+	lsn_t point = points_complete_now(vault, mask);
 	if (catch_up_open(vault))
 		point = min_u64(point, spans_newest(&vault->meta.spans)->parent_last);
 	return point;
@@ -107,6 +107,7 @@ void points_turn(struct vault *vault, struct effects *fx)
 	vault->points_changed |= durable > vault->durable || consistent > vault->consistent;
 	vault->durable = max_u64(vault->durable, durable);
 	vault->consistent = max_u64(vault->consistent, consistent);
+	vault->complete = max_u64(vault->complete, points_complete_now(vault, in_service));
 	vault->highest = max_u64(vault->highest, vault->durable);
 	vault->proof = points_promotion_of(vault, vault->consistent);
 	/* A store that went out is recorded as out before anything is acknowledged without it. */

@@ -347,6 +347,23 @@ ns_t receive_reorder_ns(const struct vault *vault)
 	return max_u64(link_round_trip_ns(&vault->tools->link) / 8, reorder_min_ns);
 }
 
+/* Done with in memory is what every store has taken, and, after a restart, what k stores held already:
+ * the rest of the stores get that from their peers. */
+static void base_advance(struct vault *vault)
+{
+	while (vault->base < max_u64(vault->received, vault->complete)) {
+		struct arriving *slot = slot_of(vault, vault->base + 1);
+		bool held = vault->base + 1 <= vault->complete && slot->phase <= PHASE_ARRIVING;
+		if (slot->phase != PHASE_STORED && !held)
+			return;
+		slot_clear(slot);
+		vault->base++;
+		vault->received = max_u64(vault->received, vault->base);
+		vault->head = max_u64(vault->head, vault->base);
+		vault->points_changed = true;
+	}
+}
+
 void receive_turn(struct vault *vault, struct effects *fx)
 {
 	ns_t patience = receive_reorder_ns(vault);
@@ -360,9 +377,5 @@ void receive_turn(struct vault *vault, struct effects *fx)
 				record_append(vault, slot, i);
 		record_finish(vault, slot);
 	}
-	while (vault->base < vault->received &&
-	       slot_of(vault, vault->base + 1)->phase == PHASE_STORED) {
-		slot_clear(slot_of(vault, ++vault->base));
-		vault->points_changed = true;
-	}
+	base_advance(vault);
 }

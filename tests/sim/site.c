@@ -27,7 +27,7 @@ static void config_common(struct world *world, unsigned site)
 	group->ack = options->ack;
 	group->sync_flush = options->sync_flush;
 	group->volume_count = options->volumes;
-	group->window_bytes = 64 * options->block_bytes;
+	group->window_bytes = 32 * options->block_bytes;
 	group->segment_bytes = options->segment_bytes;
 	group->segment_count = options->segments;
 	for (unsigned i = 0; i < options->volumes; i++) {

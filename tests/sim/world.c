@@ -181,7 +181,7 @@ void options_draw(struct options *options, uint64_t seed)
 				  : chance_permille(&chance, 500) ? 1472
 								  : 4000;
 	options->segment_bytes = 128 * 1024;
-	options->segments = (uint32_t)chance_between(&chance, 5, 10);
+	options->segments = (uint32_t)chance_between(&chance, 14, 20);
 	options->loss = chance_permille(&chance, 400) ? 0 : (unsigned)chance_below(&chance, 150);
 	options->duplicate =
 		chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 200);
