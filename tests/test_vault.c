@@ -171,6 +171,7 @@ static void test_promote_not_proven(void **state)
 	};
 	struct rig *rig = rig_ready();
 	write_some(rig, 30);
+	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	rig_seal(rig, 0, 0, RECORD_DATA, 77, rig->lsn + 1);
 	rig_append(rig, 0x37, -1);
 	rig_stop(rig);
@@ -474,6 +475,7 @@ static void test_refill(void **state)
 	struct rig *rig = rig_ready();
 	struct command command;
 	write_some(rig, 40);
+	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	/* Store 3 misses the newest records, store 0 one in the middle. */
 	lsn_t first = rig->lsn + 1;
 	for (unsigned i = 0; i < 50; i++) {
@@ -503,6 +505,7 @@ static void test_refill_unreadable(void **state)
 	struct rig *rig = rig_ready();
 	write_some(rig, 20);
 	uint32_t bytes = rig_shard_bytes(rig, 0);
+	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	rig_seal(rig, 0, 5, RECORD_DATA, 1, ++rig->lsn);
 	rig_append(rig, 0x1f, -1);
 	for (unsigned s = 0; s < 2; s++)
