@@ -29,6 +29,7 @@ void fake_disk_init(struct fake_disk *disk, uint64_t seed)
 	disk->random = seed;
 	disk->fault.kind = -1;
 	disk->fault.file = -1;
+	disk->slow_file = -1;
 }
 
 static void log_free(struct fake_file *file)
@@ -108,7 +109,8 @@ void fake_disk_submit(struct fake_disk *disk, struct effects *fx)
 	}
 }
 
-static void log_add(struct fake_file *file, const struct fake_pending *pending, uint64_t now)
+static struct fake_write *log_add(struct fake_file *file, const struct fake_pending *pending,
+				  uint64_t now)
 {
 	struct fake_write *write = malloc(sizeof *write + pending->io->length);
 	struct fake_write **link = &file->log;
@@ -122,6 +124,7 @@ static void log_add(struct fake_file *file, const struct fake_pending *pending, 
 	while (*link)
 		link = &(*link)->next;
 	*link = write;
+	return write;
 }
 
 /* Durable writes at the front of the log need no log any more. */
@@ -167,12 +170,33 @@ static bool fault_hits(struct fake_disk *disk, const struct io *io)
 	return true;
 }
 
+static unsigned pending_pick(struct fake_disk *disk)
+{
+	unsigned pick = 0;
+
+	if (disk->in_order)
+		return 0;
+	for (unsigned tries = 0; tries < 8; tries++) {
+		pick = (unsigned)(fake_disk_random(disk) % disk->pending_count);
+		if (disk->pending[pick].io->file != disk->slow_file)
+			break;
+	}
+	return pick;
+}
+
+bool fake_disk_only_slow(const struct fake_disk *disk)
+{
+	for (unsigned i = 0; i < disk->pending_count; i++)
+		if (disk->pending[i].io->file != disk->slow_file)
+			return false;
+	return disk->pending_count > 0;
+}
+
 bool fake_disk_complete(struct fake_disk *disk, struct effects *fx)
 {
 	if (disk->pending_count == 0)
 		return false;
-	unsigned pick =
-		disk->in_order ? 0 : (unsigned)(fake_disk_random(disk) % disk->pending_count);
+	unsigned pick = pending_pick(disk);
 	struct fake_pending pending = disk->pending[pick];
 	struct io *io = pending.io;
 	struct fake_file *file = &disk->file[io->file];
@@ -206,8 +230,7 @@ bool fake_disk_complete(struct fake_disk *disk, struct effects *fx)
 }
 
 /* Sector by sector: all, none, or any subset of them. */
-static void write_tear(struct fake_disk *disk, struct fake_file *file, uint64_t offset,
-		       const uint8_t *data, uint64_t length)
+static void write_tear(struct fake_disk *disk, uint8_t *to, const uint8_t *data, uint64_t length)
 {
 	uint64_t mode = fake_disk_random(disk) % 4;
 
@@ -215,7 +238,7 @@ static void write_tear(struct fake_disk *disk, struct fake_file *file, uint64_t 
 		return;
 	for (uint64_t at = 0; at < length; at += FAKE_SECTOR_BYTES)
 		if (mode == 1 || fake_disk_random(disk) & 1)
-			memcpy(file->durable + offset + at, data + at, FAKE_SECTOR_BYTES);
+			memcpy(to + at, data + at, FAKE_SECTOR_BYTES);
 }
 
 void fake_disk_crash(struct fake_disk *disk)
@@ -226,20 +249,38 @@ void fake_disk_crash(struct fake_disk *disk)
 			if (write->durable)
 				memcpy(file->durable + write->offset, write->data, write->length);
 			else
-				write_tear(disk, file, write->offset, write->data, write->length);
+				write_tear(disk, file->durable + write->offset, write->data,
+					   write->length);
 		}
 		log_free(file);
 	}
 	for (unsigned i = 0; i < disk->pending_count; i++) {
 		const struct fake_pending *pending = &disk->pending[i];
 		if (pending->data)
-			write_tear(disk, &disk->file[pending->io->file], pending->io->offset,
+			write_tear(disk,
+				   disk->file[pending->io->file].durable + pending->io->offset,
 				   pending->data, pending->io->length);
 	}
 	pending_free(disk);
 	for (unsigned i = 0; i < FAKE_FILES_MAX; i++)
 		if (disk->file[i].cached)
 			memcpy(disk->file[i].cached, disk->file[i].durable, disk->file[i].bytes);
+}
+
+void fake_disk_kill(struct fake_disk *disk)
+{
+	for (unsigned i = 0; i < disk->pending_count; i++) {
+		struct fake_pending *pending = &disk->pending[i];
+		struct fake_file *file = &disk->file[pending->io->file];
+		if (!pending->data)
+			continue;
+		/* Through the cache, as a write of what the cache then shows. */
+		write_tear(disk, file->cached + pending->io->offset, pending->data,
+			   pending->io->length);
+		memcpy(pending->data, file->cached + pending->io->offset, pending->io->length);
+		log_add(file, pending, ++disk->clock)->durable = false;
+	}
+	pending_free(disk);
 }
 
 void fake_disk_settle(struct fake_disk *disk)

@@ -38,6 +38,7 @@ struct fake_disk {
 	struct fake_fault fault;
 	uint64_t count[IO_ZERO + 1]; /* completed, by kind */
 	bool in_order;		     /* complete first in, first out */
+	int slow_file;		     /* completes rarely while others are pending; -1: none */
 };
 
 void fake_disk_init(struct fake_disk *, uint64_t seed);
@@ -47,8 +48,13 @@ void fake_disk_file(struct fake_disk *, unsigned file, uint64_t bytes);
 void fake_disk_submit(struct fake_disk *, struct effects *);
 /* Completes one operation; false when none is pending. */
 bool fake_disk_complete(struct fake_disk *, struct effects *);
+/* Whether nothing is pending but operations of the slow file. */
+bool fake_disk_only_slow(const struct fake_disk *);
 /* Power cut: of what was not durable any subset of sectors stays; nothing completes any more. */
 void fake_disk_crash(struct fake_disk *);
+/* The process dies, the machine lives: what was written is still in the cache and no more durable
+ * than before; of what was in flight any subset of sectors has been written. */
+void fake_disk_kill(struct fake_disk *);
 /* Everything written is durable: a quiet shutdown, also of operations in flight. */
 void fake_disk_settle(struct fake_disk *);
 /* Both images, for planting and looking. */

@@ -171,14 +171,35 @@ void rig_open(struct rig *rig)
 	assert_int_equal(rig->opened, 1);
 }
 
-void rig_crash(struct rig *rig)
+static void rig_gone(struct rig *rig)
 {
-	fake_disk_submit(&rig->disk, &rig->fx);
-	fake_disk_crash(&rig->disk);
 	for (unsigned i = 0; i < RIG_ITEMS_MAX; i++)
 		rig->item[i].busy = false;
 	rig->group_writing = false;
 	rig->store = NULL;
+}
+
+void rig_crash(struct rig *rig)
+{
+	fake_disk_submit(&rig->disk, &rig->fx);
+	fake_disk_crash(&rig->disk);
+	rig_gone(rig);
+}
+
+void rig_kill(struct rig *rig)
+{
+	fake_disk_submit(&rig->disk, &rig->fx);
+	fake_disk_kill(&rig->disk);
+	rig_gone(rig);
+}
+
+void rig_promise(struct rig *rig)
+{
+	for (lsn_t lsn = 1; lsn <= rig->lsn; lsn++)
+		if (ranges_contains(store_held(rig->store), lsn))
+			rig->record[lsn].done = true;
+	rig->folded_to = max_u64(rig->folded_to, store_image_point(rig->store));
+	rig->acked = *store_group_of(rig->store);
 }
 
 void rig_shard(uint8_t *shard, uint32_t bytes, lsn_t lsn)

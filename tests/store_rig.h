@@ -63,6 +63,10 @@ void rig_turn(struct rig *);
 void rig_settle(struct rig *);
 /* Power cut; the store object is gone. */
 void rig_crash(struct rig *);
+/* The process dies, the machine does not. */
+void rig_kill(struct rig *);
+/* After an opening: what is held now has been told, and must be held for ever. */
+void rig_promise(struct rig *);
 
 void rig_shard(uint8_t *shard, uint32_t bytes, lsn_t);
 struct record rig_record_of(const struct rig *, lsn_t);

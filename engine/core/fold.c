@@ -271,6 +271,27 @@ static void fold_recorded(struct store_superblock_write *write, int result, stru
 	s->config.folded(s, fx);
 }
 
+static void fold_point_recorded(struct store_superblock_write *write, int result,
+				struct effects *fx)
+{
+	if (!result)
+		write->store->fold.step = FOLD_WAIT;
+}
+
+/* DESIGN "fold": F is recorded before the first slot changes. The caller has done so, unless a
+ * crash came between this store and its peers. */
+static void fold_record_point(struct store *s, struct effects *fx)
+{
+	struct fold *fold = &s->fold;
+
+	if (s->group.fold_point >= fold->point)
+		return;
+	s->asked.fold_point = max_u64(s->asked.fold_point, fold->point);
+	fold->step = FOLD_RECORD;
+	fold->superblock.done = fold_point_recorded;
+	superblock_ask(s, &fold->superblock, fx);
+}
+
 void fold_turn(struct store *s, struct effects *fx)
 {
 	struct fold *fold = &s->fold;
@@ -296,12 +317,11 @@ void fold_turn(struct store *s, struct effects *fx)
 void store_fold(struct store *s, lsn_t fold_point, struct effects *fx)
 {
 	must(s->fold.step == FOLD_IDLE, "one fold at a time");
-	/* DESIGN "fold": F is recorded before the first slot changes. */
-	must(fold_point <= s->group.fold_point, "a fold point is durable before it is folded to");
 	if (s->state != STORE_READY)
 		return;
 	s->fold.point = max_u64(fold_point, s->image_point);
 	s->fold.step = FOLD_WAIT;
+	fold_record_point(s, fx);
 }
 
 bool store_folding(const struct store *s)

@@ -13,6 +13,8 @@ enum {
 	BATCH_RECORDS_MAX = 256,
 	BATCH_HEADER_BYTES = 256,
 	RECORD_HEADER_BYTES = 192,
+	/* The longest batch: batch_bytes_max, or one record with the largest shard. */
+	BATCH_TOTAL_BYTES_MAX = 1024 * 1024,
 	SLOT_BYTES = 96,
 	SLOT_PAGE_HEADER_BYTES = 64,
 	SLOTS_PER_PAGE = (PAGE_BYTES - SLOT_PAGE_HEADER_BYTES) / SLOT_BYTES,

@@ -378,7 +378,7 @@ void image_turn(struct store *s, struct effects *fx)
 {
 	struct image *image = &s->image;
 
-	if (s->fold.step != FOLD_IDLE && s->fold.step != FOLD_WAIT)
+	if (s->fold.step > FOLD_WAIT)
 		return;
 	for (; s->fold.step == FOLD_IDLE && image->queue.head; image->queued--)
 		slot_write_begin(s, slot_write_of(io_list_pop(&image->queue)), fx);

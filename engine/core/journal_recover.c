@@ -358,11 +358,37 @@ static enum verdict batch_judge(const struct store *s, const struct disk_batch *
 
 static void scan_read(struct store *s, struct effects *fx);
 
+/* A segment that was taken has a good batch within the first few, because only so many are in
+ * flight at once. Where there is none, and the first page is not a damaged one either (it is zero,
+ * or a batch that was freed), nothing more is in the segment: it need not be read to its end. */
+static bool segment_looks_free(const struct store *s)
+{
+	const struct recovery *r = &s->recovery;
+	const struct segment *segment = &s->journal.segment[r->segment];
+
+	return r->first_page_idle && segment_free(segment) &&
+	       r->position >= BATCHES_IN_FLIGHT_MAX * (uint64_t)BATCH_TOTAL_BYTES_MAX;
+}
+
+static bool page_idle(const struct store *s, const uint8_t *page)
+{
+	const struct disk_batch *batch = (const void *)page;
+
+	if (batch_judge(s, batch, 0) == BATCH_OURS)
+		return batch->epoch <= s->journal.segment[s->recovery.segment].freed;
+	for (unsigned at = 0; at < PAGE_BYTES; at += 8)
+		if (get_u64(page + at))
+			return false;
+	return true;
+}
+
 static void scan_taken(struct store *s, struct effects *fx)
 {
 	struct recovery *r = &s->recovery;
 	uint64_t at = 0;
 
+	if (r->position == 0)
+		r->first_page_idle = page_idle(s, s->scratch);
 	for (; at < r->wanted.length; at += PAGE_BYTES) {
 		const struct disk_batch *batch = (const void *)(s->scratch + at);
 		enum verdict verdict = batch_judge(s, batch, r->position + at);
@@ -377,6 +403,8 @@ static void scan_taken(struct store *s, struct effects *fx)
 	}
 	must(at > 0, "a piece holds the longest header");
 	r->position += at;
+	if (segment_looks_free(s))
+		r->position = s->config.segment_bytes;
 	if (r->position == s->config.segment_bytes) {
 		r->position = 0;
 		r->segment++;

@@ -69,6 +69,7 @@ static void config_check(const struct store_config *config, const struct sizes *
 		     config->segment_bytes >= PAGE_BYTES + sizes->shard_bytes_max &&
 		     config->segment_bytes / PAGE_BYTES <= UINT32_MAX,
 	     "a segment takes the largest record");
+	must(config->batch_bytes_max <= BATCH_TOTAL_BYTES_MAX, "a batch has a bound");
 	must(config->opened && config->out && config->folded, "the vault hears what happens");
 }
 

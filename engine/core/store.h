@@ -141,7 +141,8 @@ struct store_append {
  * batch leaves when one is full or none is in flight: store_turn, called once at the end of each
  * turn, closes it. */
 int store_append(struct store *, struct store_append *);
-void store_turn(struct store *, struct effects *);
+void store_turn(struct store *,
+		struct effects *); /* also of one that is out: it answers the rest */
 /* Whether there is work that waits for no completion: call store_turn again soon. */
 bool store_wants_turn(const struct store *);
 uint64_t store_journal_bytes_used(const struct store *);
@@ -157,9 +158,9 @@ struct store_superblock_write {
 };
 void store_write_group(struct store *, struct store_superblock_write *, struct effects *);
 
-/* ---- fold: the newest record that counts of each block, up to group.fold_point (recorded before,
- * by store_write_group: asserted), goes to the image. The caller folds a store only when it holds
- * all records up to the point. A record whose shard does not check becomes a hole. ---- */
+/* ---- fold: the newest record that counts of each block, up to the fold point, goes to the image.
+ * The caller has recorded the point on all stores (store_write_group), and folds a store only when
+ * it holds all records up to it. A record whose shard does not check becomes a hole. ---- */
 void store_fold(struct store *, lsn_t fold_point, struct effects *);
 bool store_folding(const struct store *);
 

@@ -161,7 +161,15 @@ struct image {
 };
 
 /* ---- fold ---- */
-enum fold_step { FOLD_IDLE, FOLD_WAIT, FOLD_COPY, FOLD_COMMIT, FOLD_PURGE, FOLD_SUPERBLOCK };
+enum fold_step {
+	FOLD_IDLE,
+	FOLD_RECORD,
+	FOLD_WAIT,
+	FOLD_COPY,
+	FOLD_COMMIT,
+	FOLD_PURGE,
+	FOLD_SUPERBLOCK
+};
 struct fold_run;
 struct fold_read {
 	struct io io;
@@ -210,6 +218,7 @@ struct recovery {
 	uint64_t page;
 	uint32_t segment;
 	uint64_t position;
+	bool first_page_idle; /* of the segment */
 	uint32_t entry;
 	uint8_t volume;
 	uint64_t foreign;
