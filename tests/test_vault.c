@@ -638,27 +638,35 @@ static void test_rebuild_refuses(void **state)
 	rig_free(rig);
 }
 
-/* A store that was away while its peers folded has no journal to catch up with. */
+/* A store that was away while its peers folded has no journal to catch up with: with the first span
+ * still known, and with it forgotten. */
 static void test_behind(void **state)
 {
-	struct rig *rig = rig_ready();
-	write_some(rig, 20);
-	rig_stop(rig);
-	rig_start(rig, 0x1f);
-	rig_open_span(rig);
-	write_some(rig, 500);
-	assert_true(rig->vault->meta.fold_point > 20);
-	rig_stop(rig);
-	rig_start(rig, ALL);
-	assert_int_equal(vault_in_service(rig->vault), 0x1f);
-	struct command command;
-	assert_int_equal(rebuild(rig, &command, 5, 2), 0);
-	assert_int_equal(vault_in_service(rig->vault), ALL);
-	rig_stop(rig);
-	rig_start(rig, 0x3c);
-	assert_int_equal(rig_promote(rig, &command, false), 0);
-	assert_int_equal(rig_compare(rig), 0);
-	rig_free(rig);
+	for (unsigned forgotten = 0; forgotten < 2; forgotten++) {
+		struct rig *rig = rig_new(four_two, 5, SEGMENT);
+		struct command command;
+		rig_start(rig, forgotten ? ALL : 0x1f);
+		rig_open_span(rig);
+		if (forgotten) {
+			write_some(rig, 20);
+			rig_stop(rig);
+			rig_start(rig, 0x1f);
+			rig_open_span(rig);
+		}
+		write_some(rig, 500);
+		assert_true(rig->vault->meta.fold_point > 20);
+		assert_int_equal(rig->vault->meta.spans.count, 1);
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		assert_int_equal(vault_in_service(rig->vault), 0x1f);
+		assert_int_equal(rebuild(rig, &command, 5, 2), 0);
+		assert_int_equal(vault_in_service(rig->vault), ALL);
+		rig_stop(rig);
+		rig_start(rig, 0x3c);
+		assert_int_equal(rig_promote(rig, &command, false), 0);
+		assert_int_equal(rig_compare(rig), 0);
+		rig_free(rig);
+	}
 }
 
 int main(void)

@@ -367,12 +367,13 @@ static int promote_record(struct vault *vault, struct effects *fx)
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	uint32_t generation = vault->meta.generation + 1;
 	if (newest) {
-		vault->promote_span = (struct span){.id = tools_uuid(vault->tools),
-						    .generation = generation,
-						    .kind = SPAN_IN_ORDER,
-						    .first = max_u64(vault->highest, newest->first) + 1,
-						    .parent = newest->id,
-						    .parent_last = vault->promote.point};
+		vault->promote_span =
+			(struct span){.id = tools_uuid(vault->tools),
+				      .generation = generation,
+				      .kind = SPAN_IN_ORDER,
+				      .first = max_u64(vault->highest, newest->first) + 1,
+				      .parent = newest->id,
+				      .parent_last = vault->promote.point};
 		spans_prune(&vault->meta.spans, vault->meta.fold_point);
 		int result = spans_open(&vault->meta.spans, &vault->promote_span);
 		if (result < 0)
@@ -422,7 +423,8 @@ static void record_turn(struct vault *vault, struct effects *fx)
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	if (newest) {
 		vault->highest = max_u64(vault->highest, newest->first - 1);
-		receive_reset(vault, newest->first - 1);
+		if (receive_idle(vault)) /* else what found no room was given up with the loss */
+			receive_reset(vault, newest->first - 1);
 	}
 	promote_serve(vault, fx);
 }

@@ -666,7 +666,10 @@ void vault_turn(struct vault *vault, struct effects *fx)
 
 ns_t vault_deadline(const struct vault *vault, ns_t now)
 {
-	bool busy = vault->received < vault->head || vault->promoting || vault->serving.head;
+	bool busy = vault->received < vault->head || vault->promoting || vault->serving.head ||
+		    vault->scrubbing || vault->rebuild.phase || vault->refill.active;
+	for (unsigned i = 0; i < vault->n && !busy; i++)
+		busy = vault->store[i].store && store_wants_turn(vault->store[i].store);
 	return now + (busy ? deadline_busy_ns : deadline_idle_ns);
 }
 
