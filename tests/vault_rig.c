@@ -93,12 +93,12 @@ static struct store_group group_of(const struct rig *rig)
 				    .geometry = rig->geometry,
 				    .quorum = rig->config.quorum,
 				    .volume_count = RIG_VOLUMES};
-	strcpy(group.name, "group0");
+	snprintf(group.name, sizeof group.name, "%s", "group0");
 	for (unsigned i = 0; i < SHARDS_MAX; i++)
 		group.incarnation[i] = 1;
 	for (unsigned i = 0; i < RIG_VOLUMES; i++) {
 		struct store_volume *volume = &group.volume[i];
-		strcpy(volume->name, rig->config.volume[i].name);
+		snprintf(volume->name, sizeof volume->name, "%s", rig->config.volume[i].name);
 		volume->size = rig->config.volume[i].size;
 		volume->block_bytes = rig->config.volume[i].block_bytes;
 	}
@@ -162,7 +162,7 @@ struct rig *rig_new(struct geometry geometry, uint8_t quorum, uint64_t segment_b
 					  .window_bytes = 8 * MIB,
 					  .segment_bytes = segment_bytes,
 					  .segment_count = SEGMENT_COUNT};
-	strcpy(rig->config.name, "group0");
+	snprintf(rig->config.name, sizeof rig->config.name, "%s", "group0");
 	for (unsigned i = 0; i < RIG_VOLUMES; i++) {
 		struct core_volume *volume = &rig->config.volume[i];
 		snprintf(volume->name, sizeof volume->name, "vol%u", i);
@@ -305,10 +305,10 @@ static void say_hello(struct rig *rig)
 				   .quorum = rig->config.quorum,
 				   .generation = rig->generation,
 				   .volume_count = RIG_VOLUMES};
-	strcpy(hello.name, "group0");
+	snprintf(hello.name, sizeof hello.name, "%s", "group0");
 	for (unsigned i = 0; i < RIG_VOLUMES; i++) {
 		struct wire_volume *volume = &hello.volume[i];
-		strcpy(volume->name, rig->config.volume[i].name);
+		snprintf(volume->name, sizeof volume->name, "%s", rig->config.volume[i].name);
 		volume->id = rig->volume_id[i];
 		volume->size = rig->config.volume[i].size;
 		volume->block_bytes = rig->config.volume[i].block_bytes;

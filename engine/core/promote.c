@@ -224,9 +224,9 @@ static void range_close(struct vault *vault)
 			 (unsigned long long)first, (unsigned long long)end - 1);
 	static const char more[] = ", ...";
 	if (used + strlen(range) + sizeof more <= room)
-		strcpy(text + used, range);
+		snprintf(text + used, room - used, "%s", range);
 	else if (used && text[used - 1] != '.')
-		strcpy(text + used, more);
+		snprintf(text + used, room - used, "%s", more);
 }
 
 static void block_lost(struct vault *vault, uint64_t block)

@@ -37,9 +37,9 @@ static void block_lost(struct gather *gather, struct effects *fx)
 			     "back",
 			     NOTE_NUMBERS(gather->internal, 0, 0));
 	if (strlen(block) + sizeof more <= room)
-		strcpy(text + used, block);
+		snprintf(text + used, room, "%s", block);
 	else if (used && text[used - 1] != '.')
-		strcpy(text + used, more);
+		snprintf(text + used, room, "%s", more);
 	vault->scrub.lost++;
 	block_end(gather);
 }

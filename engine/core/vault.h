@@ -113,14 +113,14 @@ struct vault {
 		meta_durable; /* counts changes; the newest that is durable on enough stores */
 	uint64_t meta_on[SHARDS_MAX], meta_sent[SHARDS_MAX];
 	uint64_t assembled_version; /* what the best store knew at start: on enough of them */
-	uint64_t out_version; /* what says that a store is out: durable before the next
-				 acknowledgement */
+	uint64_t out_version;	    /* what says that a store is out: durable before the next
+				       acknowledgement */
 	/* history and points */
 	lsn_t highest;	/* highest lsn seen, counting or not */
 	lsn_t received; /* every record up to here is on disk or has k shards in memory */
 	lsn_t durable, consistent, acknowledged_durable;
-	lsn_t complete; /* every record up to here is on k stores: the consistent point, but inside an open
-			 * catch-up too */
+	lsn_t complete; /* every record up to here is on k stores: the consistent point, but inside
+			 * an open catch-up too */
 	bool span_accepted; /* opened by this primary, in this session */
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
@@ -139,7 +139,8 @@ struct vault {
 	bool points_changed;
 	/* fold */
 	lsn_t fold_target;
-	bool fold_started, void_tail; /* void_tail: journals may hold records that a span has voided */
+	bool fold_started,
+		void_tail;     /* void_tail: journals may hold records that a span has voided */
 	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
 	uint32_t folding;      /* mask of stores at it */
 	/* gathers (gather.c) */
