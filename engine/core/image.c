@@ -12,18 +12,9 @@
 
 #include <errno.h>
 
-uint32_t store_shard_bytes(uint32_t block_bytes, struct geometry geometry)
-{
-	return (uint32_t)align_up(div_up(block_bytes, geometry.k), PAGE_BYTES);
-}
-
 uint64_t store_image_file_bytes(uint64_t volume_size, struct geometry geometry)
 {
-	/* Shards of a k that is no power of two are padded to whole pages: at most twice as long.
-	 */
-	if (is_power_of_2(geometry.k))
-		return volume_size / geometry.k;
-	return align_up(div_up(volume_size, geometry.k) * 2, PAGE_BYTES);
+	return volume_size / geometry.k;
 }
 
 static uint64_t slot_page_count(uint64_t volume_size, uint32_t block_bytes)

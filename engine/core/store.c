@@ -42,7 +42,7 @@ static struct sizes sizes_of(const struct store_config *config)
 		v->page_count = div_up(v->block_count, SLOTS_PER_PAGE);
 		v->block_base = sizes.block_count;
 		v->page_base = sizes.page_count;
-		v->shard_bytes = store_shard_bytes(config->volume[i].block_bytes, config->geometry);
+		v->shard_bytes = shard_bytes_of(config->geometry, config->volume[i].block_bytes);
 		sizes.block_count += v->block_count;
 		sizes.page_count += v->page_count;
 		sizes.shard_bytes_min = (uint32_t)min_u64(sizes.shard_bytes_min, v->shard_bytes);

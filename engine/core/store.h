@@ -101,8 +101,6 @@ uint64_t store_slots_file_bytes(uint64_t volume_size, uint32_t block_bytes);
 void store_slots_format_page(uint64_t page, uint64_t volume_size, uint32_t block_bytes,
 			     uint8_t out[PAGE_BYTES]);
 uint64_t store_image_file_bytes(uint64_t volume_size, struct geometry);
-/* Bytes of one shard of a block: 1/k of it, in whole pages. */
-uint32_t store_shard_bytes(uint32_t block_bytes, struct geometry);
 
 /* ---- life ---- */
 void store_open(struct store *, struct effects *);

@@ -28,12 +28,4 @@ void tools_memory_free(struct tools *); /* all of it */
 /* A fresh random identity. */
 struct uuid tools_uuid(struct tools *);
 
-/* Bytes of one shard of a block: the block is cut into whole pages (docs/store-format.md
- * "geometry"). */
-static inline uint32_t shard_bytes_of(struct geometry geometry, uint32_t block_bytes)
-{
-	must(block_bytes % (geometry.k * (uint32_t)PAGE_BYTES) == 0, "a shard is whole pages");
-	return block_bytes / geometry.k;
-}
-
 #endif
