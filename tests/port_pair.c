@@ -286,6 +286,10 @@ int main(int argc, char **argv)
 		cell_list_push(&idle, &cells[i]);
 	}
 	ports_open(memory, memory_bytes);
+	if (eal_ports_started(why, sizeof why) < 0) {
+		fprintf(stderr, "%s\n", why);
+		return 1;
+	}
 	ns_t until = clock_now() + options.timeout;
 	while (!stop && !satisfied() && clock_now() < until)
 		turn(!options.silent, false);

@@ -33,7 +33,11 @@ static struct {
 	int count;
 	bool too_long;
 	bool started;
+	/* sockets of our memif servers: made under another name, shown under this one */
+	char socket[EAL_DEVICES_MAX][ARGUMENT_BYTES];
+	unsigned socket_count;
 } eal;
+#define SOCKET_HIDDEN ".new"
 
 static int fail(char *why, size_t why_bytes, int error, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -113,6 +117,41 @@ static void argument_lcores(int cpu)
 	argument("--lcores=0@(%s)", list);
 }
 
+/* ---- sockets of memif ---- */
+
+static bool server_socket(const char *vdev, char *path, size_t path_bytes)
+{
+	char role[16];
+	return !strncmp(vdev, "net_memif", 9) && device_argument(vdev, "role", role, sizeof role) &&
+	       (!strcmp(role, "server") || !strcmp(role, "master")) &&
+	       device_argument(vdev, "socket", path, path_bytes);
+}
+
+/* A client may try again ten times a second. One that comes while our devices are still being made
+ * is turned away in a way that net_memif does not survive for sure (a source of interrupts whose
+ * descriptor is closed: EAL panics), or it waits for good. So the socket is made under another name
+ * and gets its own once every port was started. */
+static void socket_remember(const char *path)
+{
+	for (unsigned i = 0; i < eal.socket_count; i++)
+		if (!strcmp(eal.socket[i], path))
+			return;
+	snprintf(eal.socket[eal.socket_count++], ARGUMENT_BYTES, "%s", path);
+}
+
+static void argument_vdev(const char *vdev)
+{
+	char path[ARGUMENT_BYTES];
+	const char *at = server_socket(vdev, path, sizeof path) ? strstr(vdev, ",socket=") : NULL;
+	if (!at) {
+		argument("--vdev=%s", vdev);
+		return;
+	}
+	at += strlen(",socket=") + strlen(path);
+	argument("--vdev=%.*s" SOCKET_HIDDEN "%s", (int)(at - vdev), vdev, at);
+	socket_remember(path);
+}
+
 static void arguments_build(const struct eal_config *config, bool hugepages)
 {
 	argument("casemate");
@@ -133,44 +172,55 @@ static void arguments_build(const struct eal_config *config, bool hugepages)
 	if (!config->pci[0])
 		argument("--iova-mode=va");
 	for (unsigned i = 0; i < EAL_DEVICES_MAX && config->vdev[i]; i++)
-		argument("--vdev=%s", config->vdev[i]);
+		argument_vdev(config->vdev[i]);
 	for (unsigned i = 0; i < EAL_EXTRA_MAX && config->extra[i]; i++)
 		argument("%s", config->extra[i]);
 }
 
-/* ---- sockets of memif ---- */
+/* ---- what a killed server left behind ---- */
 
+/* Asked of the kernel: to connect and go away is what a server of memif may not survive. */
 static bool somebody_listens(const char *path)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int descriptor = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (descriptor < 0 || strlen(path) >= sizeof address.sun_path)
-		return false;
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	bool listens = connect(descriptor, (struct sockaddr *)&address, sizeof address) == 0;
-	close(descriptor);
+	char line[ARGUMENT_BYTES];
+	bool listens = false;
+	size_t length = strlen(path);
+	FILE *file = fopen("/proc/net/unix", "re");
+	while (file && !listens && fgets(line, sizeof line, file)) {
+		const char *name = strchr(line, '/');
+		if (!name || strncmp(name, path, length))
+			continue;
+		name += length;
+		if (!strncmp(name, SOCKET_HIDDEN, strlen(SOCKET_HIDDEN)))
+			name += strlen(SOCKET_HIDDEN);
+		listens = *name == '\n';
+	}
+	if (file)
+		fclose(file);
 	return listens;
 }
 
-/* A memif server that was killed leaves its socket behind, and the next one cannot bind it. */
-static int clear_socket(const char *vdev, char *why, size_t why_bytes)
+static int clear_one(const char *path, char *why, size_t why_bytes)
 {
-	char role[16], path[ARGUMENT_BYTES];
 	struct stat status;
-	if (strncmp(vdev, "net_memif", 9) || !device_argument(vdev, "role", role, sizeof role) ||
-	    (strcmp(role, "server") && strcmp(role, "master")) ||
-	    !device_argument(vdev, "socket", path, sizeof path))
-		return 0;
 	if (lstat(path, &status) < 0)
 		return 0;
 	if (!S_ISSOCK(status.st_mode))
 		return fail(why, why_bytes, -EEXIST, "%s is there and is no socket", path);
-	if (somebody_listens(path))
-		return fail(why, why_bytes, -EADDRINUSE, "%s is in use by another process", path);
 	if (unlink(path) < 0)
 		return fail(why, why_bytes, -errno, "%s cannot be removed: %s", path,
 			    strerror(errno));
 	return 0;
+}
+
+static int clear_socket(const char *path, char *why, size_t why_bytes)
+{
+	char hidden[ARGUMENT_BYTES + sizeof SOCKET_HIDDEN];
+	snprintf(hidden, sizeof hidden, "%s" SOCKET_HIDDEN, path);
+	if (somebody_listens(path))
+		return fail(why, why_bytes, -EADDRINUSE, "%s is in use by another process", path);
+	int result = clear_one(path, why, why_bytes);
+	return result ? result : clear_one(hidden, why, why_bytes);
 }
 
 /* ---- start and stop ---- */
@@ -215,8 +265,8 @@ int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
 	arguments_build(config, hugepages);
 	if (eal.too_long)
 		return fail(why, why_bytes, -ENAMETOOLONG, "an argument for DPDK is too long");
-	for (unsigned i = 0; !result && i < EAL_DEVICES_MAX && config->vdev[i]; i++)
-		result = clear_socket(config->vdev[i], why, why_bytes);
+	for (unsigned i = 0; !result && i < eal.socket_count; i++)
+		result = clear_socket(eal.socket[i], why, why_bytes);
 	if (result < 0)
 		return result;
 
@@ -232,9 +282,23 @@ int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
 	return result;
 }
 
+int eal_ports_started(char *why, size_t why_bytes)
+{
+	char hidden[ARGUMENT_BYTES + sizeof SOCKET_HIDDEN];
+	for (unsigned i = 0; i < eal.socket_count; i++) {
+		snprintf(hidden, sizeof hidden, "%s" SOCKET_HIDDEN, eal.socket[i]);
+		if (rename(hidden, eal.socket[i]) < 0)
+			return fail(why, why_bytes, -errno, "%s cannot be made: %s", eal.socket[i],
+				    strerror(errno));
+	}
+	return 0;
+}
+
 void eal_stop(void)
 {
 	must(eal.started, "what is stopped was started");
+	for (unsigned i = 0; i < eal.socket_count; i++)
+		unlink(eal.socket[i]);
 	rte_eal_cleanup();
 }
 

@@ -22,6 +22,9 @@ struct eal_config {
 /* 0, or a negative errno and why in words. The calling thread becomes the main lcore and stays on
  * its CPUs; threads made later inherit that, and set their own. */
 int eal_start(const struct eal_config *, char *why, size_t why_bytes);
+/* Lets the clients of our virtual devices in: after every port was started. A memif client that
+ * comes earlier finds no interface of its number, or one that does not answer yet. */
+int eal_ports_started(char *why, size_t why_bytes);
 void eal_stop(void);
 bool eal_has_hugepages(void);
 /* A thread other than the one that started EAL, before it runs a lane: gives it caches of its own.

@@ -35,6 +35,7 @@ enum {
 };
 #define LINK_LOOK_EVERY_NS (10 * NS_PER_MS)
 #define RECONNECT_EVERY_NS (100 * NS_PER_MS)
+#define LINK_WITHIN_NS	   NS_PER_S /* of a start that found its server */
 #define TIDY_EVERY_NS	   NS_PER_MS
 #define RETRY_AFTER_NS	   (50 * NS_PER_US) /* a device that was full */
 
@@ -518,12 +519,12 @@ static void link_look(struct port *port, ns_t now)
 /* memif never reconnects by itself, and its start fails while there is no server. */
 static void reconnect(struct port *port, ns_t now)
 {
-	port->reconnect_at = now + RECONNECT_EVERY_NS;
 	rte_pktmbuf_free_bulk(port->received, port->received_count);
 	port->received_count = 0;
 	if (port->started)
 		rte_eth_dev_stop(port->ethdev);
 	port->started = rte_eth_dev_start(port->ethdev) == 0;
+	port->reconnect_at = now + (port->started ? LINK_WITHIN_NS : RECONNECT_EVERY_NS);
 }
 
 ns_t port_turn(struct port *port, ns_t now)
