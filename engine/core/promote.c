@@ -140,36 +140,11 @@ static lsn_t promoted_point(const struct vault *vault, lsn_t consistent)
 	return vault->meta.promoted && newest ? newest->parent_last : consistent;
 }
 
-/* A store with damage in its journal held more than its floor now says: what it has seen may have
- * been acknowledged with its help. */
-static struct promotion proof_of(const struct vault *vault, lsn_t consistent)
-{
-	const struct span *newest = spans_newest(&vault->meta.spans);
-	struct promotion proof = points_promotion_of(vault, consistent);
-	bool catching_up = newest && newest->kind == SPAN_CATCH_UP;
-	lsn_t floor[SHARDS_MAX] = {0};
-	for (unsigned i = 0; i < vault->n; i++) {
-		const struct vault_store *slot = &vault->store[i];
-		if (!slot->in_service)
-			continue;
-		floor[i] = slot->floor;
-		if (store_damage_count(slot->store))
-			floor[i] = max_u64(floor[i], store_lsn_max(slot->store));
-		if (catching_up)
-			floor[i] = min_u64(floor[i], newest->parent_last);
-	}
-	struct promotion bound =
-		points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
-	proof.acknowledged = max_u64(proof.acknowledged, bound.acknowledged);
-	proof.proven = proof.proven && bound.proven;
-	return proof;
-}
-
 static void prove(struct vault *vault)
 {
 	lsn_t consistent = points_consistent_now(vault, vault_in_service(vault));
 	struct promotion *proof = &vault->promote.proof;
-	*proof = proof_of(vault, consistent);
+	*proof = points_promotion_of(vault, consistent);
 	vault->promote.point = promoted_point(vault, consistent);
 	if (vault->promote.point > consistent)
 		proof->proven = false;

@@ -73,14 +73,26 @@ lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 	return point;
 }
 
+/* What a store may have helped to acknowledge. Damage in its journal has lowered its floor: then
+ * all that it has seen may have been. Nothing was acknowledged inside an open catch-up. */
+static lsn_t floor_once(const struct vault *vault, unsigned index)
+{
+	const struct vault_store *slot = &vault->store[index];
+	if (!slot->in_service)
+		return 0;
+	lsn_t floor = slot->floor;
+	if (store_damage_count(slot->store))
+		floor = max_u64(floor, store_lsn_max(slot->store));
+	if (catch_up_open(vault))
+		floor = min_u64(floor, spans_newest(&vault->meta.spans)->parent_last);
+	return floor;
+}
+
 struct promotion points_promotion_of(const struct vault *vault, lsn_t consistent)
 {
 	lsn_t floor[SHARDS_MAX] = {0};
-	for (unsigned i = 0; i < vault->n; i++) {
-		floor[i] = vault->store[i].in_service ? vault->store[i].floor : 0;
-		if (catch_up_open(vault))
-			floor[i] = min_u64(floor[i], spans_newest(&vault->meta.spans)->parent_last);
-	}
+	for (unsigned i = 0; i < vault->n; i++)
+		floor[i] = floor_once(vault, i);
 	return points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
 }
 

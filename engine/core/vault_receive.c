@@ -347,8 +347,8 @@ ns_t receive_reorder_ns(const struct vault *vault)
 	return max_u64(link_round_trip_ns(&vault->tools->link) / 8, reorder_min_ns);
 }
 
-/* Done with in memory is what every store has taken, and, after a restart, what k stores held already:
- * the rest of the stores get that from their peers. */
+/* Done with in memory is what every store has taken, and, after a restart, what k stores held
+ * already: the rest of the stores get that from their peers. */
 static void base_advance(struct vault *vault)
 {
 	while (vault->base < max_u64(vault->received, vault->complete)) {

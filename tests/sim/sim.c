@@ -46,8 +46,8 @@ static void fault_store(struct world *w)
 	unsigned n = geometry_n(w->options.geometry), index = (unsigned)chance_below(&w->chance, n);
 	unsigned k = w->options.geometry.k;
 	/* Writes need w stores, and a failover survives the loss of w - k. */
-	if (w->stores_lost + 1 + w->options.quorum > n || w->stores_lost + 1 + k > w->options.quorum ||
-	    w->store_gone[index])
+	if (w->stores_lost + 1 + w->options.quorum > n ||
+	    w->stores_lost + 1 + k > w->options.quorum || w->store_gone[index])
 		return;
 	struct site *site = &w->site[SITE_VAULT];
 	const struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
@@ -122,7 +122,8 @@ static void floors_meet(struct world *w)
 /* ---- the end: the primary is gone, stores are lost, the vault is promoted and read ---- */
 static void lose_stores(struct world *w)
 {
-	unsigned n = geometry_n(w->options.geometry), spare = w->options.quorum - w->options.geometry.k;
+	unsigned n = geometry_n(w->options.geometry),
+		 spare = w->options.quorum - w->options.geometry.k;
 	while (w->options.lose_stores && w->stores_lost < spare) {
 		unsigned index = (unsigned)chance_below(&w->chance, n);
 		if (!w->store_gone[index])
