@@ -39,6 +39,9 @@ void bench_add(const struct bench_case *);
 
 /* The clock runs between the first call and the one that answers false. */
 bool bench_keep_running(struct bench_state *);
+/* Between the two the clock stands still: for what a row needs and is not about. */
+void bench_pause(struct bench_state *);
+void bench_resume(struct bench_state *);
 /* Bytes of user data per turn; the block's size unless said. */
 void bench_set_bytes(struct bench_state *, uint64_t bytes_per_turn);
 /* Any other figure of the case; shown by --benchmark_out=FILE. */

@@ -45,8 +45,11 @@ static void print_result(const struct bench_result *result, const struct bench_r
 {
 	double bytes = result->bytes_per_turn;
 
+	double blocks = bytes / result->what->shape->block_bytes;
+
 	printf("%-14s %-9s %-11s %9.3f %10.2f ", result->what->row, result->what->variant,
-	       result->what->shape->name, result->ns_per_turn / 1e3, bytes / result->ns_per_turn);
+	       result->what->shape->name, result->ns_per_turn / blocks / 1e3,
+	       bytes / result->ns_per_turn);
 	if (result->cycles_per_turn > 0)
 		printf("%10.3f ", result->cycles_per_turn / bytes);
 	else
@@ -65,6 +68,8 @@ int main(int argc, char **argv)
 	bench_seal_add();
 	bench_stripe_add();
 	bench_crc_add();
+	bench_frame_add();
+	bench_steps_add();
 	const struct bench_result *results = bench_run(&argc, argv, &count);
 	print_head();
 	for (unsigned i = 0; i < count; i++)

@@ -10,6 +10,8 @@
 void bench_seal_add(void);
 void bench_stripe_add(void);
 void bench_crc_add(void);
+void bench_frame_add(void);
+void bench_steps_add(void);
 
 enum {
 	/* Client data come from memory, not from a cache: more blocks than any cache here holds. */

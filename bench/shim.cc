@@ -16,6 +16,7 @@ struct bench_state {
 	double cycles_start;
 	double cycles;
 	bool running;
+	double paused_at;
 };
 
 namespace
@@ -27,7 +28,7 @@ std::vector<bench_result> results;
 void run_case(benchmark::State &state, size_t index)
 {
 	const bench_case &what = cases[index];
-	bench_state bench = {state, double(what.shape->block_bytes), 0, 0, false};
+	bench_state bench = {state, double(what.shape->block_bytes), 0, 0, false, 0};
 
 	cycles_calibrate();
 	what.body(&bench, &what);
@@ -76,6 +77,18 @@ bool bench_keep_running(bench_state *bench)
 		return true;
 	bench->cycles = cycles_now() - bench->cycles_start;
 	return false;
+}
+
+void bench_pause(bench_state *bench)
+{
+	bench->paused_at = cycles_now();
+	bench->state.PauseTiming();
+}
+
+void bench_resume(bench_state *bench)
+{
+	bench->state.ResumeTiming();
+	bench->cycles_start += cycles_now() - bench->paused_at;
 }
 
 void bench_set_bytes(bench_state *bench, uint64_t bytes_per_turn)
