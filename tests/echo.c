@@ -19,7 +19,7 @@ int main(int argc, char **argv)
 	struct sockaddr_in to = {.sin_family = AF_INET};
 	if (argc != 3 || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1)
 		return 2;
-	uint32_t length = ICMP_BYTES + (uint32_t)atoi(argv[2]) % 60000;
+	uint32_t length = ICMP_BYTES + (uint32_t)strtol(argv[2], NULL, 10) % 60000;
 	for (uint32_t i = 0; i < length; i++)
 		out[i] = (uint8_t)(i * 13);
 	memcpy(out, (uint8_t[]){8, 0, 0, 0, 0xca, 0x5e, 0, 1}, ICMP_BYTES);

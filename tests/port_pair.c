@@ -211,6 +211,11 @@ static void ports_open(void *memory, uint64_t memory_bytes)
 	}
 }
 
+static long number(const char *text)
+{
+	return strtol(text, NULL, 10);
+}
+
 static void parse(int argc, char **argv)
 {
 	int option;
@@ -227,7 +232,7 @@ static void parse(int argc, char **argv)
 			options.eal.vdev[options.ports++] = optarg;
 			break;
 		case 'e':
-			options.end = atoi(optarg);
+			options.end = (int)number(optarg);
 			break;
 		case 'w':
 			options.want = strtoull(optarg, NULL, 10);
@@ -242,19 +247,19 @@ static void parse(int argc, char **argv)
 			options.eal.file_prefix = optarg;
 			break;
 		case 'm':
-			options.mtu = (uint32_t)atoi(optarg);
+			options.mtu = (uint32_t)number(optarg);
 			break;
 		case 'l':
-			options.length = (uint32_t)atoi(optarg);
+			options.length = (uint32_t)number(optarg);
 			break;
 		case 'V':
-			options.vlan = (uint16_t)atoi(optarg);
+			options.vlan = (uint16_t)number(optarg);
 			break;
 		case 'c':
-			options.eal.cpu = atoi(optarg);
+			options.eal.cpu = (int)number(optarg);
 			break;
 		case 'h':
-			options.eal.hugepages = (uint8_t)atoi(optarg);
+			options.eal.hugepages = (uint8_t)number(optarg);
 			break;
 		case 'o':
 			options.loop = true;

@@ -36,8 +36,8 @@ both_at_least() { # both_at_least FILE KEY COUNT
 memif() { # the two ports of one side: memif ROLE
 	local role=$1 i
 	for i in 0 1; do
-		printf -- '-v net_memif%d,role=%s,id=%d,socket=%s/m.sock,socket-abstract=no,bsize=9216,rsize=8 ' \
-			"$i" "$role" "$i" "$dir"
+		printf -- '-v net_memif%d,role=%s,id=%d,' "$i" "$role" "$i"
+		printf 'socket=%s/m.sock,socket-abstract=no,bsize=9216,rsize=8 ' "$dir"
 	done
 }
 
@@ -64,7 +64,8 @@ memif_round() {
 	pids+=("$server")
 	wait "$client" || rc=$?
 	cat "$dir/c1"
-	check "memif: the first client received 2,000 datagrams of 8,900 bytes per port" [ "$rc" = 0 ]
+	check "memif: the first client received 2,000 datagrams of 8,900 bytes per port" \
+		[ "$rc" = 0 ]
 	rc=0
 	# shellcheck disable=SC2046
 	"$program" $(memif client) -e 2 -w 2000 -t 20 -p 200 -f "cm-$$-c2" >"$dir/c2" || rc=$?
@@ -87,7 +88,10 @@ ring_round() {
 	check "ring: by copy" [ "$(field "$dir/r" 0 linearised)" -ge 3000 ]
 }
 
-packet_port() { printf 'net_af_packet0,iface=%s,blocksz=36864,framesz=9216,framecnt=512,qdisc_bypass=1' "$1"; }
+packet_port() {
+	printf 'net_af_packet0,iface=%s,blocksz=36864,framesz=9216,' "$1"
+	printf 'framecnt=512,qdisc_bypass=1'
+}
 
 # Runs in a network namespace of its own.
 packet_rounds() {
@@ -100,7 +104,8 @@ packet_rounds() {
 	done
 	"$program" -v "$(packet_port a0)" -e 1 -V 42 -t 60 -p 2000 -f "cm-$$-a" >"$dir/a" &
 	peer=$!
-	"$program" -v "$(packet_port a1)" -e 2 -V 42 -w 2000 -t 30 -p 2000 -f "cm-$$-b" >"$dir/b" || rc=$?
+	"$program" -v "$(packet_port a1)" -e 2 -V 42 -w 2000 -t 30 -p 2000 \
+		-f "cm-$$-b" >"$dir/b" || rc=$?
 	cat "$dir/b"
 	check "af_packet: 2,000 datagrams of 8,900 bytes in VLAN 42 arrived" [ "$rc" = 0 ]
 	kill "$peer"
