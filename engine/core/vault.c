@@ -666,11 +666,12 @@ void vault_turn(struct vault *vault, struct effects *fx)
 
 ns_t vault_deadline(const struct vault *vault, ns_t now)
 {
-	bool busy = vault->received < vault->head || vault->promoting || vault->serving.head ||
+	bool busy = vault->base < vault->head || vault->promoting || vault->serving.head ||
 		    vault->scrubbing || vault->rebuild.phase || vault->refill.active;
 	for (unsigned i = 0; i < vault->n && !busy; i++)
 		busy = vault->store[i].store && store_wants_turn(vault->store[i].store);
-	return now + (busy ? deadline_busy_ns : deadline_idle_ns);
+	ns_t deadline = now + (busy ? deadline_busy_ns : deadline_idle_ns);
+	return max_u64(now, min_u64(deadline, points_deadline(vault)));
 }
 
 static const char *state_word(const struct vault *vault)

@@ -259,6 +259,7 @@ ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is wa
 /* vault_points.c */
 void points_turn(struct vault *, struct effects *);
 void points_say(struct vault *, struct effects *);
+ns_t points_deadline(const struct vault *);
 lsn_t points_consistent_now(const struct vault *, uint32_t mask);
 lsn_t points_complete_now(const struct vault *, uint32_t mask);
 lsn_t points_floor(const struct vault *, unsigned index);

@@ -187,10 +187,24 @@ static bool nacks_due(const struct vault *vault, ns_t now)
 	return vault->received < vault->head && now - vault->points_said >= NS_PER_MS;
 }
 
+static bool points_wanted(const struct vault *vault)
+{
+	return vault->state == VAULT_READY && vault->span_accepted && !vault->fenced &&
+	       spans_newest(&vault->meta.spans);
+}
+
+/* An acknowledgement that waits for its interval is not left until something else happens. */
+ns_t points_deadline(const struct vault *vault)
+{
+	if (!points_wanted(vault))
+		return NS_NEVER;
+	return vault->points_said + (vault->points_changed ? say_interval_ns : NS_PER_S);
+}
+
 void points_say(struct vault *vault, struct effects *fx)
 {
 	const struct span *newest = spans_newest(&vault->meta.spans);
-	if (vault->state != VAULT_READY || !vault->span_accepted || vault->fenced || !newest)
+	if (!points_wanted(vault))
 		return;
 	ns_t since = fx->now - vault->points_said;
 	bool busy = vault->base < vault->head;
