@@ -202,6 +202,42 @@ void rig_promise(struct rig *rig)
 	rig->acked = *store_group_of(rig->store);
 }
 
+struct rig *rig_fresh(uint64_t seed)
+{
+	struct rig *rig = rig_new(seed, SEGMENT_BYTES, SEGMENT_COUNT);
+
+	rig_open(rig);
+	assert_int_equal(rig->opened_result, 0);
+	return rig;
+}
+
+void rig_reopen(struct rig *rig)
+{
+	rig_open(rig);
+	assert_int_equal(rig->opened_result, 0);
+	store_use_spans(rig->store, &rig->group.spans);
+}
+
+const struct disk_batch *rig_batch_at(const struct rig *rig, unsigned number, uint64_t *offset)
+{
+	const uint8_t *journal = rig->disk.file[RIG_JOURNAL].cached;
+	const struct disk_batch *batch = (const void *)journal;
+
+	for (*offset = 0; number > 0; number--) {
+		*offset += batch->header_bytes + batch->payload_bytes;
+		batch = (const void *)(journal + *offset);
+		assert_int_equal(batch->magic, BATCH_MAGIC);
+	}
+	return batch;
+}
+
+void rig_flip(struct rig *rig, unsigned file, uint64_t at)
+{
+	uint8_t byte = rig->disk.file[file].cached[at] ^ 0x40;
+
+	fake_disk_poke(&rig->disk, file, at, &byte, 1);
+}
+
 void rig_shard(uint8_t *shard, uint32_t bytes, lsn_t lsn)
 {
 	for (uint32_t at = 0; at < bytes; at += 8)

@@ -6,9 +6,14 @@
 
 #include "fake_disk.h"
 
+#include "core/format.h"
 #include "core/ranges.h"
 #include "core/store.h"
 
+enum {
+	SEGMENT_BYTES = 65536,
+	SEGMENT_COUNT = 6,
+};
 enum {
 	RIG_SUPERBLOCK,
 	RIG_JOURNAL,
@@ -67,6 +72,15 @@ void rig_crash(struct rig *);
 void rig_kill(struct rig *);
 /* After an opening: what is held now has been told, and must be held for ever. */
 void rig_promise(struct rig *);
+
+/* A new one of six segments, open; and opening again, by the spans of the group. */
+struct rig *rig_fresh(uint64_t seed);
+void rig_reopen(struct rig *);
+
+/* Where the n-th batch of segment 0 begins; each was written alone. */
+const struct disk_batch *rig_batch_at(const struct rig *, unsigned number, uint64_t *offset);
+/* One bit. */
+void rig_flip(struct rig *, unsigned file, uint64_t at);
 
 void rig_shard(uint8_t *shard, uint32_t bytes, lsn_t);
 struct record rig_record_of(const struct rig *, lsn_t);

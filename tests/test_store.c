@@ -14,24 +14,6 @@
 
 #include <cmocka.h>
 
-enum { SEGMENT_BYTES = 65536, SEGMENT_COUNT = 6 };
-
-static struct rig *rig_fresh(uint64_t seed)
-{
-	struct rig *rig = rig_new(seed, SEGMENT_BYTES, SEGMENT_COUNT);
-
-	rig_open(rig);
-	assert_int_equal(rig->opened_result, 0);
-	return rig;
-}
-
-static void reopen(struct rig *rig)
-{
-	rig_open(rig);
-	assert_int_equal(rig->opened_result, 0);
-	store_use_spans(rig->store, &rig->group.spans);
-}
-
 /* ---- formats ---- */
 
 static void test_superblock(void **state)
@@ -155,7 +137,7 @@ static void test_append_and_find(void **state)
 	}
 	assert_int_equal(store_next(rig->store, &cursor, &record, &counts), -ENOENT);
 	rig_crash(rig);
-	reopen(rig);
+	rig_reopen(rig);
 	assert_int_equal(rig_floor(rig), 16);
 	assert_int_equal(store_damage_count(rig->store), 0);
 	for (lsn_t limit = 0; limit <= 17; limit++)
@@ -234,7 +216,7 @@ static void crash_life(uint64_t seed, struct crash_rates rates)
 {
 	struct rig *rig = rig_new(seed, SEGMENT_BYTES, rates.segment_count);
 
-	reopen(rig);
+	rig_reopen(rig);
 	for (unsigned life = 0; life < 6; life++) {
 		uint64_t steps = fake_disk_random(&rig->disk) % rates.steps;
 		rig->disk.slow_file = (int)(fake_disk_random(&rig->disk) % 8) - 1;
@@ -245,7 +227,7 @@ static void crash_life(uint64_t seed, struct crash_rates rates)
 			rig_kill(rig);
 		else
 			rig_crash(rig);
-		reopen(rig);
+		rig_reopen(rig);
 		if (store_damage_count(rig->store))
 			fail_msg("seed %llu life %u: a crash alone counts as damage",
 				 (unsigned long long)seed, life);
@@ -278,27 +260,6 @@ static void test_crashes(void **state)
 
 /* ---- damage ---- */
 
-/* Where the n-th batch of segment 0 begins; each was written alone. */
-static const struct disk_batch *batch_at(const struct rig *rig, unsigned number, uint64_t *offset)
-{
-	const uint8_t *journal = rig->disk.file[RIG_JOURNAL].cached;
-	const struct disk_batch *batch = (const void *)journal;
-
-	for (*offset = 0; number > 0; number--) {
-		*offset += batch->header_bytes + batch->payload_bytes;
-		batch = (const void *)(journal + *offset);
-		assert_int_equal(batch->magic, BATCH_MAGIC);
-	}
-	return batch;
-}
-
-static void flip(struct rig *rig, unsigned file, uint64_t at)
-{
-	uint8_t byte = rig->disk.file[file].cached[at] ^ 0x40;
-
-	fake_disk_poke(&rig->disk, file, at, &byte, 1);
-}
-
 /* Eight batches of two records (lsns 1-2, 3-4, ...) in segment 0, one by one, then one bit flips.
  * The synced mark in the last batch is 7: of batches 1 to 7 all was promised. */
 static const struct flipping {
@@ -325,17 +286,17 @@ static void test_damage(void **state)
 		const struct flipping *row = &flippings[i];
 		struct rig *rig = rig_new(i, 2 * SEGMENT_BYTES, 3);
 		uint64_t offset;
-		reopen(rig);
+		rig_reopen(rig);
 		for (unsigned batch = 0; batch < 8; batch++) {
 			assert_int_equal(rig_append(rig, RECORD_DATA, 0, batch), 0);
 			assert_int_equal(rig_append(rig, RECORD_DATA, 0, 50 + batch), 0);
 			rig_settle(rig);
 		}
-		assert_int_equal(batch_at(rig, 7, &offset)->synced, 7);
+		assert_int_equal(rig_batch_at(rig, 7, &offset)->synced, 7);
 		rig_crash(rig);
-		batch_at(rig, row->batch, &offset);
-		flip(rig, RIG_JOURNAL, offset + row->offset);
-		reopen(rig);
+		rig_batch_at(rig, row->batch, &offset);
+		rig_flip(rig, RIG_JOURNAL, offset + row->offset);
+		rig_reopen(rig);
 		if (store_damage_count(rig->store) != row->damage)
 			fail_msg("row %d: damage %llu", row->number,
 				 (unsigned long long)store_damage_count(rig->store));
@@ -359,10 +320,10 @@ static void test_torn_stays_torn(void **state)
 		rig_settle(rig);
 	}
 	rig_crash(rig);
-	batch_at(rig, 2, &offset);
-	flip(rig, RIG_JOURNAL, offset + BATCH_HEADER_BYTES + 10);
+	rig_batch_at(rig, 2, &offset);
+	rig_flip(rig, RIG_JOURNAL, offset + BATCH_HEADER_BYTES + 10);
 	for (unsigned i = 0; i < 4; i++) {
-		reopen(rig);
+		rig_reopen(rig);
 		assert_int_equal(store_damage_count(rig->store), 0);
 		assert_false(ranges_contains(store_held(rig->store), 3));
 		assert_int_equal(rig_append(rig, RECORD_DATA, 0, 10 + i), 0);
@@ -384,7 +345,7 @@ static void test_foreign_journal(void **state)
 	}
 	/* The same records in the journal of another store: same set, another id. */
 	for (unsigned i = 0; i < 4; i++) {
-		memcpy(&batch, batch_at(rig, i, &offset), sizeof batch);
+		memcpy(&batch, rig_batch_at(rig, i, &offset), sizeof batch);
 		batch.store.bytes[0] ^= 1;
 		batch.crc = crc32c(&batch, offsetof(struct disk_batch, crc));
 		fake_disk_poke(&other->disk, RIG_JOURNAL, offset,
@@ -392,7 +353,7 @@ static void test_foreign_journal(void **state)
 		fake_disk_poke(&other->disk, RIG_JOURNAL, offset, &batch, sizeof batch);
 	}
 	rig_crash(other);
-	reopen(other);
+	rig_reopen(other);
 	assert_int_equal(store_held(other->store)->count, 0);
 	assert_int_equal(store_damage_count(other->store), 4);
 	rig_free(other);
@@ -427,7 +388,7 @@ static void test_room(void **state)
 		assert_true(rig->lsn - lsn >= (SEGMENT_COUNT - 2) * 5);
 		if (rounds % 3 == 2) {
 			rig_crash(rig);
-			reopen(rig);
+			rig_reopen(rig);
 			assert_int_equal(store_damage_count(rig->store), 0);
 		}
 		rig_fold(rig, rig->lsn);
@@ -482,7 +443,7 @@ static void test_room_alone(void **state)
 			 (SEGMENT_COUNT - 2) * SEGMENT_BYTES + 4 * 12288);
 	rig_crash(rig);
 	/* Full, and started again: the reserve takes what was torn. */
-	reopen(rig);
+	rig_reopen(rig);
 	assert_int_equal(rig_append(rig, RECORD_DATA, 1, 1), 0);
 	rig_settle(rig);
 	rig_fold(rig, rig->lsn);
@@ -505,7 +466,7 @@ static void test_room_for_records(void **state)
 	assert_int_equal(rig->lsn, SEGMENT_BYTES * SEGMENT_COUNT / PAGE_BYTES);
 	rig_settle(rig);
 	rig_crash(rig);
-	reopen(rig);
+	rig_reopen(rig);
 	assert_int_equal(rig_floor(rig), rig->lsn);
 	rig_fold(rig, rig->lsn);
 	rig_check(rig, UINT64_MAX);
@@ -519,7 +480,7 @@ static void test_long_segments(void **state)
 {
 	struct rig *rig = rig_new(7, 16 * MIB, 4);
 
-	reopen(rig);
+	rig_reopen(rig);
 	uint64_t reads = rig->disk.count[IO_READ];
 	assert_true(reads < 4 * 4 + 4);
 	for (unsigned i = 0; i < 100; i++)
@@ -528,10 +489,10 @@ static void test_long_segments(void **state)
 	rig_settle(rig);
 	rig_crash(rig);
 	uint64_t offset;
-	batch_at(rig, 0, &offset);
+	rig_batch_at(rig, 0, &offset);
 	static const uint8_t zeros[PAGE_BYTES];
 	fake_disk_poke(&rig->disk, RIG_JOURNAL, 0, zeros, sizeof zeros);
-	reopen(rig);
+	rig_reopen(rig);
 	assert_true(store_held(rig->store)->count >= 1);
 	assert_true(ranges_contains(store_held(rig->store), 100));
 	assert_int_equal(store_damage_count(rig->store), 1);
@@ -551,7 +512,7 @@ static void test_long_damage(void **state)
 
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
 		struct rig *rig = rig_new(i, 16 * MIB, 3);
-		reopen(rig);
+		rig_reopen(rig);
 		while (rig->lsn < 800)
 			if (rig_append(rig, RECORD_DATA, 1, rig->lsn % 50) == -EAGAIN)
 				rig_settle(rig);
@@ -559,7 +520,7 @@ static void test_long_damage(void **state)
 		rig_crash(rig);
 		memset(content, rows[i].content, sizeof content);
 		fake_disk_poke(&rig->disk, RIG_JOURNAL, 0, content, rows[i].bytes);
-		reopen(rig);
+		rig_reopen(rig);
 		lsn_t lost = rows[i].bytes / (PAGE_BYTES / 4 + 8192) + 64;
 		for (lsn_t lsn = lost; lsn <= 800; lsn++)
 			if (!ranges_contains(store_held(rig->store), lsn))
@@ -626,7 +587,7 @@ static void test_failing(void **state)
 		assert_int_equal(rig->disk.count[IO_SYNC], syncs);
 		/* What was told durable is there at the next start. */
 		rig_crash(rig);
-		reopen(rig);
+		rig_reopen(rig);
 		rig_check(rig, UINT64_MAX);
 		rig_free(rig);
 	}
@@ -689,373 +650,8 @@ static void test_superblock_shared(void **state)
 	assert_int_equal(told, 5);
 	assert_int_equal(rig->disk.count[IO_WRITE_DURABLE], 2);
 	rig_crash(rig);
-	reopen(rig);
+	rig_reopen(rig);
 	assert_int_equal(store_group_of(rig->store)->powered_ns, 104);
-	rig_free(rig);
-}
-
-/* ---- history ---- */
-
-static void test_voided_tail(void **state)
-{
-	struct rig *rig = rig_fresh(11);
-	struct record record;
-	struct span second = {.id = {"span number two."},
-			      .generation = 2,
-			      .kind = SPAN_IN_ORDER,
-			      .first = 21,
-			      .parent_last = 12};
-
-	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i % 5), 0);
-	rig_settle(rig);
-	assert_int_equal(rig_floor(rig), 20);
-	second.parent = rig->group.spans.span[0].id;
-	assert_int_equal(spans_open(&rig->group.spans, &second), 0);
-	rig_write_group(rig);
-	rig_settle(rig);
-	store_use_spans(rig->store, &rig->group.spans);
-	assert_int_equal(rig_floor(rig), 12);
-	assert_int_equal(store_find_lsn(rig->store, 13, &record), -ENOENT);
-	assert_int_equal(store_lsn_max(rig->store), 20);
-	rig_check(rig, UINT64_MAX);
-	/* A second record with a voided lsn's number, of the span that counts, is another record.
-	 */
-	rig->lsn = 20;
-	for (unsigned i = 0; i < 6; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i % 3), 0);
-	rig_settle(rig);
-	rig_check(rig, UINT64_MAX);
-	rig_crash(rig);
-	/* The superblock has the spans: recovery goes by them. */
-	rig_open(rig);
-	assert_int_equal(rig->opened_result, 0);
-	rig_check(rig, UINT64_MAX);
-	uint64_t cursor = 0;
-	unsigned seen = 0, counted = 0;
-	for (bool counts; store_next(rig->store, &cursor, &record, &counts) == 0; seen++)
-		counted += counts;
-	assert_int_equal(seen, 26);
-	assert_int_equal(counted, 18);
-	/* Voided ones leave with the fold. */
-	rig_fold(rig, 26);
-	rig_check(rig, UINT64_MAX);
-	assert_int_equal(store_journal_bytes_used(rig->store), 0);
-	rig_crash(rig);
-	reopen(rig);
-	rig_check(rig, UINT64_MAX);
-	assert_int_equal(store_held(rig->store)->count, 0);
-	rig_free(rig);
-}
-
-/* What was seen is not forgotten, though it was void and its segment is free. */
-static void test_void_max(void **state)
-{
-	struct rig *rig = rig_fresh(17);
-	struct span second = {.id = {"span number two."},
-			      .parent = rig->group.spans.span[0].id,
-			      .generation = 2,
-			      .kind = SPAN_IN_ORDER,
-			      .first = 21,
-			      .parent_last = 12};
-
-	for (unsigned i = 0; i < 20; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i % 5), 0);
-	rig_settle(rig);
-	assert_int_equal(spans_open(&rig->group.spans, &second), 0);
-	store_use_spans(rig->store, &rig->group.spans);
-	rig_fold(rig, 12);
-	assert_int_equal(store_journal_bytes_used(rig->store), 0);
-	rig_crash(rig);
-	reopen(rig);
-	assert_int_equal(store_lsn_max(rig->store), 20);
-	rig_check(rig, UINT64_MAX);
-	rig_free(rig);
-}
-
-static void test_limits(void **state)
-{
-	struct rig *rig = rig_fresh(12);
-	struct record record;
-
-	for (unsigned i = 0; i < 8; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, 3), 0);
-	rig_settle(rig);
-	assert_int_equal(store_find(rig->store, 0, 3, 0, &record), -ENOENT);
-	rig_fold(rig, 4);
-	assert_int_equal(store_find(rig->store, 0, 3, 3, &record), -ESTALE);
-	for (lsn_t limit = 4; limit <= 9; limit++) {
-		assert_int_equal(store_find(rig->store, 0, 3, limit, &record), 0);
-		assert_int_equal(record.lsn, min_u64(limit, 8));
-	}
-	assert_int_equal(store_find(rig->store, 0, 4, 3, &record), -ENOENT);
-	/* A record that was folded is found, and read, in its new place; an older one is stale. */
-	const uint8_t *shard;
-	struct record four = rig_record_of(rig, 4), three = rig_record_of(rig, 3);
-	assert_int_equal(rig_read(rig, &four, &shard), 0);
-	assert_int_equal(rig_read(rig, &three, &shard), -ESTALE);
-	/* The fold point of a fold that a crash broke off: the image may be ahead of its headers.
-	 */
-	rig->group.fold_point = 6;
-	rig_write_group(rig);
-	rig_settle(rig);
-	assert_int_equal(store_find(rig->store, 0, 3, 4, &record), -ESTALE);
-	assert_int_equal(store_find(rig->store, 0, 3, 5, &record), 0);
-	rig_free(rig);
-}
-
-/* A fold of a store that has not heard of the point records it first. */
-static void test_fold_records_point(void **state)
-{
-	struct rig *rig = rig_fresh(13);
-
-	for (unsigned i = 0; i < 8; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i), 0);
-	rig_settle(rig);
-	store_fold(rig->store, 5, &rig->fx);
-	assert_true(store_folding(rig->store));
-	rig_settle(rig);
-	assert_int_equal(rig->folded, 1);
-	assert_int_equal(store_image_point(rig->store), 5);
-	assert_int_equal(store_group_of(rig->store)->fold_point, 5);
-	/* To where it is already: told all the same. */
-	store_fold(rig->store, 5, &rig->fx);
-	rig_settle(rig);
-	assert_int_equal(rig->folded, 2);
-	rig_free(rig);
-}
-
-/* A record at or below the point that comes while the fold is under way is folded too. */
-static void test_fold_late_record(void **state)
-{
-	for (unsigned completions = 0; completions < 40; completions++) {
-		struct rig *rig = rig_fresh(completions);
-		for (unsigned i = 0; i < 8; i++)
-			assert_int_equal(rig_append(rig, RECORD_DATA, 0, i), 0);
-		/* Drawn, but not here yet; of a block with an older version and of one without. */
-		rig->lsn++;
-		rig->record[9] = (struct rig_record){.kind = RECORD_DATA, .block = 2};
-		rig_settle(rig);
-		store_fold(rig->store, 9, &rig->fx);
-		for (unsigned i = 0; i < completions; i++) {
-			rig_turn(rig);
-			fake_disk_complete(&rig->disk, &rig->fx);
-		}
-		if (store_image_point(rig->store) < 9)
-			assert_int_equal(rig_append_lsn(rig, 9), 0);
-		rig_turn(rig);
-		bool in_time = store_image_point(rig->store) < 9;
-		rig_settle(rig);
-		if (in_time && rig->record[9].done && rig->folded == 1) {
-			struct record record;
-			assert_int_equal(store_find(rig->store, 0, 2, 9, &record), 0);
-			if (record.lsn != 9 && record.lsn != 3)
-				fail_msg("completions %u: lsn %llu", completions,
-					 (unsigned long long)record.lsn);
-			const uint8_t *shard;
-			assert_int_equal(rig_read(rig, &record, &shard), 0);
-			if (completions < 4)
-				assert_int_equal(record.lsn, 9);
-		}
-		rig_free(rig);
-	}
-}
-
-/* ---- whose is it? ---- */
-
-static void test_incarnation(void **state)
-{
-	struct rig *rig = rig_fresh(18);
-	uint8_t copy[STORE_SUPERBLOCK_BYTES];
-
-	for (unsigned i = 0; i < 5; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i), 0);
-	rig_settle(rig);
-	const struct uuid id = *store_id(rig->store);
-	rig_crash(rig);
-	store_superblock_encode(&rig->group, &id, 1, 8, SEGMENT_BYTES, SEGMENT_COUNT, 99, copy);
-	fake_disk_poke(&rig->disk, RIG_SUPERBLOCK, 0, copy, sizeof copy);
-	rig_open(rig);
-	assert_int_equal(rig->opened_result, 0);
-	assert_int_equal(store_incarnation(rig->store), 8);
-	assert_int_equal(store_held(rig->store)->count, 0);
-	assert_int_equal(store_damage_count(rig->store), 0);
-	rig_free(rig);
-}
-
-static void test_swapped_slots(void **state)
-{
-	struct rig *rig = rig_fresh(19);
-	struct record record;
-
-	for (unsigned i = 0; i < 10; i++)
-		assert_int_equal(rig_append(rig, RECORD_ZERO, i % 2, i), 0);
-	rig_settle(rig);
-	rig_fold(rig, 10);
-	rig_crash(rig);
-	fake_disk_poke(&rig->disk, RIG_SLOTS, 0, rig->disk.file[RIG_SLOTS + 1].cached,
-		       2 * PAGE_BYTES);
-	reopen(rig);
-	/* The other volume's page does not pass; the formatted copy of it holds nothing, and is
-	 * told as damage. */
-	assert_int_equal(store_damage_count(rig->store), 1);
-	assert_int_equal(store_find(rig->store, 0, 1, 10, &record), -ENOENT);
-	assert_int_equal(store_find(rig->store, 1, 1, 10, &record), 0);
-	rig_free(rig);
-}
-
-/* ---- holes, and their repair ---- */
-
-struct repair {
-	struct store_slot_write write;
-	int told, result;
-};
-
-static void repaired(struct store_slot_write *write, int result, struct effects *fx)
-{
-	struct repair *repair = container_of(write, struct repair, write);
-
-	repair->told++;
-	repair->result = result;
-}
-
-static void repair_begin(struct rig *rig, struct repair *repair, lsn_t lsn, uint8_t *shard)
-{
-	*repair = (struct repair){
-		.write = {.record = rig_record_of(rig, lsn), .shard = shard, .done = repaired}};
-	rig_shard(shard, repair->write.record.shard_bytes, lsn);
-	store_write_slot(rig->store, &repair->write, &rig->fx);
-}
-
-static void test_hole_and_repair(void **state)
-{
-	static _Alignas(PAGE_BYTES) uint8_t shard[RIG_SHARD_BYTES_MAX];
-	struct rig *rig = rig_fresh(14);
-	struct record record;
-	struct repair repair;
-	const uint8_t *read;
-	uint64_t offset;
-
-	for (unsigned i = 0; i < 6; i++) {
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i), 0);
-		rig_settle(rig);
-	}
-	batch_at(rig, 3, &offset);
-	flip(rig, RIG_JOURNAL, offset + PAGE_BYTES + 77);
-	record = rig_record_of(rig, 4);
-	assert_int_equal(rig_read(rig, &record, &read), -EBADMSG);
-	assert_int_equal(store_damage_count(rig->store), 1);
-	rig_fold(rig, 6);
-	assert_int_equal(store_damage_count(rig->store), 1);
-	assert_int_equal(store_image_point(rig->store), 6);
-	assert_int_equal(store_find(rig->store, 0, 3, 6, &record), -EBADMSG);
-	assert_int_equal(store_find(rig->store, 0, 2, 6, &record), 0);
-	rig_crash(rig);
-	reopen(rig);
-	assert_int_equal(store_find(rig->store, 0, 3, 6, &record), -EBADMSG);
-	repair_begin(rig, &repair, 4, shard);
-	assert_int_equal(repair.told, 0);
-	rig_settle(rig);
-	assert_int_equal(repair.told, 1);
-	assert_int_equal(repair.result, 0);
-	rig_check(rig, UINT64_MAX);
-	rig_crash(rig);
-	reopen(rig);
-	rig_check(rig, UINT64_MAX);
-	rig_free(rig);
-}
-
-static const struct slot_damage {
-	int number;
-	bool flip[2]; /* copies of page 0 of volume 0 */
-	uint64_t damage;
-	int expected; /* find */
-} slot_damages[] = {
-	{1, {false, false}, 0, 0},
-	{2, {true, false}, 1, 0}, /* the copy of before the fold */
-	{3, {true, true}, 1, -EBADMSG},
-};
-
-static void test_slot_damage(void **state)
-{
-	static _Alignas(PAGE_BYTES) uint8_t shard[RIG_SHARD_BYTES_MAX];
-
-	for (unsigned i = 0; i < ARRAY_COUNT(slot_damages); i++) {
-		const struct slot_damage *row = &slot_damages[i];
-		struct rig *rig = rig_fresh(15);
-		struct record record;
-		for (unsigned n = 0; n < 6; n++)
-			assert_int_equal(rig_append(rig, RECORD_DATA, 0, n), 0);
-		rig_settle(rig);
-		rig_fold(rig, 6);
-		rig_crash(rig);
-		for (unsigned copy = 0; copy < 2; copy++)
-			if (row->flip[copy])
-				flip(rig, RIG_SLOTS, copy * PAGE_BYTES + 1000);
-		reopen(rig);
-		assert_int_equal(store_damage_count(rig->store), row->damage);
-		for (unsigned n = 0; n < 6; n++)
-			assert_int_equal(store_find(rig->store, 0, n, 6, &record), row->expected);
-		assert_int_equal(store_find(rig->store, 0, SLOTS_PER_PAGE, 6, &record), -ENOENT);
-		if (row->expected) {
-			/* Peers say what each block was; never written is an answer too. */
-			struct repair repair[SLOTS_PER_PAGE];
-			uint8_t *shards = aligned_alloc(PAGE_BYTES, 6 * RIG_SHARD_BYTES_MAX);
-			for (unsigned n = 0; n < SLOTS_PER_PAGE; n++) {
-				if (n < 6) {
-					repair_begin(rig, &repair[n], n + 1,
-						     shards + (size_t)n * RIG_SHARD_BYTES_MAX);
-					continue;
-				}
-				repair[n] = (struct repair){
-					.write = {.record = {.volume = rig->group.volume[0].id,
-							     .block = n},
-						  .shard = shard,
-						  .done = repaired}};
-				store_write_slot(rig->store, &repair[n].write, &rig->fx);
-			}
-			rig_settle(rig);
-			for (unsigned n = 0; n < SLOTS_PER_PAGE; n++)
-				assert_int_equal(repair[n].told, 1);
-			free(shards);
-			rig_crash(rig);
-			reopen(rig);
-		}
-		rig_check(rig, UINT64_MAX);
-		rig_free(rig);
-	}
-}
-
-/* A store that joins: new records at once, the image from peers, then the point is set. */
-static void test_rebuild(void **state)
-{
-	static _Alignas(PAGE_BYTES) uint8_t shard[20][RIG_SHARD_BYTES_MAX];
-	struct rig *rig = rig_fresh(16);
-	struct repair repair[20];
-
-	for (lsn_t lsn = 1; lsn <= 20; lsn++)
-		rig->record[lsn] =
-			(struct rig_record){.kind = RECORD_DATA, .block = lsn, .appended = true};
-	rig->lsn = 20;
-	for (unsigned i = 0; i < 5; i++)
-		assert_int_equal(rig_append(rig, RECORD_DATA, 0, 3 * i), 0);
-	for (unsigned i = 0; i < 20; i++) {
-		repair_begin(rig, &repair[i], i + 1, shard[i]);
-		rig_turn(rig);
-		fake_disk_complete(&rig->disk, &rig->fx);
-	}
-	rig_settle(rig);
-	assert_int_equal(store_image_point(rig->store), 0);
-	store_set_image_point(rig->store, 20);
-	assert_int_equal(rig_floor(rig), 25);
-	rig_write_group(rig);
-	rig_settle(rig);
-	rig_check(rig, UINT64_MAX);
-	rig_crash(rig);
-	reopen(rig);
-	assert_int_equal(store_image_point(rig->store), 20);
-	assert_int_equal(rig_floor(rig), 25);
-	rig_check(rig, UINT64_MAX);
 	rig_free(rig);
 }
 
@@ -1076,19 +672,9 @@ int main(void)
 		cmocka_unit_test(test_failed_opening),
 		cmocka_unit_test(test_abandon),
 		cmocka_unit_test(test_superblock_shared),
-		cmocka_unit_test(test_voided_tail),
-		cmocka_unit_test(test_void_max),
-		cmocka_unit_test(test_limits),
-		cmocka_unit_test(test_fold_late_record),
-		cmocka_unit_test(test_incarnation),
-		cmocka_unit_test(test_swapped_slots),
 		cmocka_unit_test(test_room_alone),
 		cmocka_unit_test(test_room_waits),
 		cmocka_unit_test(test_long_damage),
-		cmocka_unit_test(test_fold_records_point),
-		cmocka_unit_test(test_hole_and_repair),
-		cmocka_unit_test(test_slot_damage),
-		cmocka_unit_test(test_rebuild),
 	};
 
 	return cmocka_run_group_tests_name("store", tests, NULL, NULL);
