@@ -278,12 +278,21 @@ static bool to_primary(struct core *core, const struct opened *in, union message
 	}
 }
 
+/* The header and text of the next one come from memory while this one is worked on. */
+static void datagram_expect(const struct packet *packet)
+{
+	for (unsigned at = 0; at < WIRE_SHARD_OVERHEAD_BYTES; at += 64)
+		__builtin_prefetch(packet->datagram + at, 1);
+}
+
 static void packets_received(struct core *core, const struct events *events, struct effects *fx)
 {
 	union message message;
 	for (unsigned i = 0; i < events->packet_count; i++) {
 		struct opened opened;
 		struct packet *packet = &events->packet[i];
+		if (i + 1 < events->packet_count)
+			datagram_expect(&events->packet[i + 1]);
 		if (packet->path >= core->config.path_count ||
 		    link_open(&core->tools.link, packet, &opened, fx->now) < 0)
 			continue;

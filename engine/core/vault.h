@@ -32,20 +32,22 @@ enum {
 
 struct vault;
 
+/* What every turn looks at comes first, on one cache line. */
 struct arriving {
-	struct record record; /* shard fields are per store */
+	uint8_t *shard; /* n of them, shard_bytes_max apart, page aligned */
+	struct vault *vault;
+	struct arriving *next; /* on vault.enough */
+	ns_t touched, asked;
 	uint8_t phase, volume;
 	bool seen; /* record is filled in */
-	uint32_t shard_bytes, cut_bytes;
 	uint16_t fragments, fragments_enough;
-	uint32_t crc[SHARDS_MAX];
-	uint32_t column[VAULT_FRAGMENTS_MAX]; /* mask of columns present, by fragment */
-	uint8_t *shard;			      /* n of them, shard_bytes_max apart, page aligned */
-	ns_t touched, asked;
 	uint32_t appending; /* mask of stores that have not finished */
 	uint32_t waiting;   /* mask of stores whose journal had no room */
+	uint32_t shard_bytes, cut_bytes;
+	struct record record; /* shard fields are per store */
+	uint32_t crc[SHARDS_MAX];
 	struct store_append append[SHARDS_MAX];
-	struct vault *vault;
+	uint32_t column[VAULT_FRAGMENTS_MAX]; /* mask of columns present, by fragment */
 };
 
 /* A block being read from k stores: for serving, refilling, rebuilding, scrubbing and comparing.
@@ -132,8 +134,13 @@ struct vault {
 	 */
 	struct arriving *arriving;
 	unsigned arriving_count;
-	lsn_t base; /* all up to here are done with in memory */
-	lsn_t head; /* the primary has sent up to here */
+	unsigned unfinished; /* ENOUGH or WHOLE */
+	struct {
+		struct arriving *head, *tail;
+	} enough;	  /* those in PHASE_ENOUGH, in the order in which they came to it */
+	bool room_wanted; /* some wait for a journal */
+	lsn_t base;	  /* all up to here are done with in memory */
+	lsn_t head;	  /* the primary has sent up to here */
 	ns_t points_said;
 	uint32_t points_mask; /* stores in service when points were last worked out */
 	bool points_changed;

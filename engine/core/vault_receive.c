@@ -52,11 +52,7 @@ void receive_reset(struct vault *vault, lsn_t base)
 
 bool receive_idle(const struct vault *vault)
 {
-	for (unsigned i = 0; i < vault->arriving_count; i++)
-		if (vault->arriving[i].phase == PHASE_ENOUGH ||
-		    vault->arriving[i].phase == PHASE_WHOLE)
-			return false;
-	return true;
+	return vault->unfinished == 0;
 }
 
 void receive_drop_partial(struct vault *vault)
@@ -71,6 +67,8 @@ static void record_finish(struct vault *vault, struct arriving *slot)
 {
 	if (slot->phase == PHASE_WHOLE && !slot->appending && !slot->waiting) {
 		slot->phase = PHASE_STORED;
+		must(vault->unfinished > 0, "what is finished was unfinished");
+		vault->unfinished--;
 		vault->points_changed = true;
 	}
 }
@@ -104,8 +102,10 @@ static void record_append(struct vault *vault, struct arriving *slot, unsigned i
 	int result = store_append(store->store, append);
 	if (result == 0)
 		slot->appending |= 1u << index;
-	else if (result == -ENOSPC)
+	else if (result == -ENOSPC) {
 		slot->waiting |= 1u << index;
+		vault->room_wanted = true;
+	}
 }
 
 /* Every shard that is computed here is checked, by the sum of the whole sealed block, before it is
@@ -156,6 +156,7 @@ static void record_whole(struct vault *vault, struct arriving *slot, struct effe
 			memset(slot->column, 0, sizeof slot->column);
 			slot->fragments_enough = 0;
 			slot->phase = PHASE_ARRIVING;
+			vault->unfinished--;
 			vault->received = min_u64(vault->received, slot->record.lsn - 1);
 			return;
 		}
@@ -237,9 +238,21 @@ static bool slot_agrees(const struct arriving *slot, const struct wire_shard *sh
 	       slot->cut_bytes == shard->cut_bytes && memcmp(a->tag, b->tag, TAG_BYTES) == 0;
 }
 
+static void enough_push(struct vault *vault, struct arriving *slot)
+{
+	slot->next = NULL;
+	if (vault->enough.tail)
+		vault->enough.tail->next = slot;
+	else
+		vault->enough.head = slot;
+	vault->enough.tail = slot;
+}
+
 static void slot_enough(struct vault *vault, struct arriving *slot)
 {
 	slot->phase = PHASE_ENOUGH;
+	vault->unfinished++;
+	enough_push(vault, slot);
 	while (vault->received < vault->head &&
 	       slot_of(vault, vault->received + 1)->phase >= PHASE_ENOUGH)
 		vault->received++;
@@ -364,18 +377,41 @@ static void base_advance(struct vault *vault)
 	}
 }
 
-void receive_turn(struct vault *vault, struct effects *fx)
+/* Those that have all n columns, or have waited long enough for the rest. */
+static void enough_turn(struct vault *vault, struct effects *fx)
 {
 	ns_t patience = receive_reorder_ns(vault);
+	struct arriving *slot = vault->enough.head;
+	vault->enough.head = vault->enough.tail = NULL;
+	while (slot) {
+		struct arriving *next = slot->next;
+		must(slot->phase == PHASE_ENOUGH, "only what is enough waits to be whole");
+		bool over = fx->now - slot->touched >= patience || vault->fenced;
+		if (over || slot_complete(vault, slot))
+			record_whole(vault, slot, fx);
+		else
+			enough_push(vault, slot);
+		slot = next;
+	}
+}
+
+/* Journals were full: those that waited try again, in order. */
+static void waiting_turn(struct vault *vault)
+{
+	vault->room_wanted = false;
 	for (lsn_t lsn = vault->base + 1; lsn <= vault->head; lsn++) {
 		struct arriving *slot = slot_of(vault, lsn);
-		bool over = fx->now - slot->touched >= patience || vault->fenced;
-		if (slot->phase == PHASE_ENOUGH && (over || slot_complete(vault, slot)))
-			record_whole(vault, slot, fx);
 		for (unsigned i = 0; slot->waiting && i < vault->n; i++)
 			if (slot->waiting >> i & 1)
 				record_append(vault, slot, i);
 		record_finish(vault, slot);
 	}
+}
+
+void receive_turn(struct vault *vault, struct effects *fx)
+{
+	if (vault->room_wanted)
+		waiting_turn(vault);
+	enough_turn(vault, fx);
 	base_advance(vault);
 }
