@@ -212,13 +212,14 @@ static bool to_vault(struct core *core, const struct opened *in, union message *
 	case WIRE_HELLO:
 		if (wire_hello_decode(&m->hello, in->text, in->text_bytes) < 0)
 			return false;
-		hello_received(core, &m->hello, fx);
+		if (!in->late)
+			hello_received(core, &m->hello, fx);
 		return true;
 	case WIRE_OPEN:
 		if (wire_open_decode(&m->open, in->text, in->text_bytes) < 0)
 			return false;
 		vault = vault_at(core, m->open.group);
-		if (vault)
+		if (vault && !in->late)
 			vault_open_received(vault, &m->open, fx);
 		return vault;
 	case WIRE_HEAD:

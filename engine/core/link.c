@@ -173,7 +173,8 @@ static void link_alive_received(struct link *link, const struct opened *opened, 
 		return;
 	}
 	struct link_path *path = &link->path[opened->path];
-	link->peer_instance = alive.instance;
+	if (!opened->late)
+		link->peer_instance = alive.instance;
 	path->peer_sent_ns = alive.sent_ns;
 	path->peer_sent_at = now;
 	if (alive.echo_ns && now > alive.echo_ns + alive.echo_age_ns)
@@ -222,6 +223,7 @@ int link_open(struct link *link, struct packet *packet, struct opened *opened, n
 	link_heard(link, session, header.path, packet->length, now);
 	*opened = (struct opened){.type = header.type,
 				  .path = header.path,
+				  .late = session != session_for_sending(link),
 				  .text = text,
 				  .text_bytes = header.text_bytes,
 				  .payload = payload,

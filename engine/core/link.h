@@ -74,6 +74,7 @@ struct link {
 /* A datagram that opened: everything points into the packet. */
 struct opened {
 	uint8_t type, path;
+	bool late; /* of an older session: perhaps of a peer that has restarted since */
 	const uint8_t *text;
 	uint32_t text_bytes;
 	const uint8_t *payload;
