@@ -213,9 +213,9 @@ void port_close(struct port *port)
 
 /* ---- sending ---- */
 
+/* The device is done with it; the port has it still, until port_sent hands it over. */
 static void cell_is_sent(struct port *port, struct cell *cell)
 {
-	cell->in_port = 0;
 	cell_list_push(&port->sent, cell);
 }
 
@@ -356,8 +356,10 @@ void port_send(struct port *port, struct cell *const *cell, unsigned count, ns_t
 unsigned port_sent(struct port *port, struct cell **cell, unsigned max)
 {
 	unsigned count = 0;
-	while (count < max && port->sent.head)
-		cell[count++] = cell_list_pop(&port->sent);
+	while (count < max && port->sent.head) {
+		cell[count] = cell_list_pop(&port->sent);
+		cell[count++]->in_port = 0;
+	}
 	return count;
 }
 
