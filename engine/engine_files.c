@@ -14,7 +14,40 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* A process that was killed holds its locks until the kernel has taken it apart, which goes on for
+ * a moment after it has gone: its ring still knows its files. */
+#define LOCK_WITHIN_NS (3 * NS_PER_S)
+#define LOCK_AGAIN_US  20000
+
 /* ---- the lock: one daemon per site ---- */
+
+/* Who has written its number and still has a memory of its own. */
+static bool lock_holder_lives(const struct engine *engine)
+{
+	char pid[32] = "", path[64], byte;
+	ssize_t got = pread(engine->lock, pid, sizeof pid - 1, 0);
+
+	if (got <= 0)
+		return false;
+	snprintf(path, sizeof path, "/proc/%d/cmdline", atoi(pid));
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	got = fd < 0 ? 0 : read(fd, &byte, 1);
+	if (fd >= 0)
+		close(fd);
+	return got == 1;
+}
+
+static int lock_take(const struct engine *engine)
+{
+	ns_t until = engine_now() + LOCK_WITHIN_NS;
+
+	while (flock(engine->lock, LOCK_EX | LOCK_NB)) {
+		if (errno != EWOULDBLOCK || lock_holder_lives(engine) || engine_now() >= until)
+			return -EBUSY;
+		usleep(LOCK_AGAIN_US);
+	}
+	return 0;
+}
 
 static void lock_told(struct engine *engine, const char *path)
 {
@@ -45,7 +78,7 @@ int files_lock(struct engine *engine)
 		log_line(NOTE_ERROR, NULL, "cannot open %s: %s", path, strerror(-err));
 		return err;
 	}
-	if (flock(engine->lock, LOCK_EX | LOCK_NB)) {
+	if (lock_take(engine)) {
 		lock_told(engine, path);
 		return -EBUSY;
 	}
@@ -66,8 +99,13 @@ void files_unlock(struct engine *engine)
 static int file_open(struct engine *engine, const char *path, uint64_t bytes)
 {
 	bool buffered = false;
-	int file = disk_file_open(engine->disk, path, bytes, &buffered);
+	ns_t until = engine_now() + LOCK_WITHIN_NS;
+	int file;
 
+	/* We have the lock of the site: who has the file is on its way out, or no casemate. */
+	while ((file = disk_file_open(engine->disk, path, bytes, &buffered)) == -EBUSY &&
+	       engine_now() < until)
+		usleep(LOCK_AGAIN_US);
 	if (file >= 0 && buffered)
 		log_line(NOTE_INFO, NULL, "%s: no direct I/O here; buffered, with the same syncs",
 			 path);
