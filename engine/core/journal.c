@@ -359,7 +359,8 @@ static void room_made(struct store_superblock_write *write, int result, struct e
 	write->store->superblock.freeing = false;
 }
 
-/* No segment is free, but some are no longer needed: a superblock that says so frees them. */
+/* No segment or no place in the table is free, but some segments are no longer needed: a superblock
+ * that says so frees them. */
 static void journal_ask_for_room(struct store *s, struct effects *fx)
 {
 	if (s->superblock.freeing)
@@ -378,8 +379,10 @@ void journal_turn(struct store *s, struct effects *fx)
 {
 	struct journal *journal = &s->journal;
 
-	if (journal->free_count <= 1)
+	if (journal->free_count <= 1 || journal->written * 4 > s->table.capacity * 3ull) {
+		journal_leave_empty_segment(s);
 		journal_ask_for_room(s, fx);
+	}
 	/* A batch leaves when it is full or when none is in flight: under load batches grow, alone
 	 * a write waits for nobody. */
 	while (journal->queue.head && journal->in_flight < BATCHES_IN_FLIGHT_MAX &&
@@ -423,6 +426,12 @@ uint64_t store_journal_bytes_used(const struct store *s)
 	if (!journal_has_current(s))
 		return taken * s->config.segment_bytes;
 	return (taken - 1) * s->config.segment_bytes + s->journal.position;
+}
+
+bool store_journal_half_full(const struct store *s)
+{
+	return store_journal_bytes_used(s) * 2 > store_journal_bytes_total(s) ||
+	       s->journal.written * 2 > s->table.capacity;
 }
 
 /* ---- leaving the table ---- */

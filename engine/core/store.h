@@ -144,6 +144,8 @@ void store_turn(struct store *,
 /* Whether there is work that waits for no completion: call store_turn again soon. */
 bool store_wants_turn(const struct store *);
 uint64_t store_journal_bytes_used(const struct store *);
+/* Of its bytes or of the records that it may hold: those without payload hardly take bytes. */
+bool store_journal_half_full(const struct store *);
 uint64_t store_journal_bytes_total(const struct store *);
 
 /* ---- superblock: alternately written, one at a time; done(result) once the newest asked for is

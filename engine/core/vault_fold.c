@@ -8,9 +8,7 @@
 static bool fold_wanted(const struct vault *vault)
 {
 	for (unsigned i = 0; i < vault->n; i++)
-		if (vault->store[i].in_service &&
-		    store_journal_bytes_used(vault->store[i].store) * 2 >
-			    store_journal_bytes_total(vault->store[i].store))
+		if (vault->store[i].in_service && store_journal_half_full(vault->store[i].store))
 			return true;
 	return false;
 }
