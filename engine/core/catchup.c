@@ -12,7 +12,10 @@ void catchup_start(struct primary *primary, struct effects *fx)
 {
 	if (primary->region_cursor || primary->end_lsn || primary->compared)
 		return; /* the vault restarted in the middle: questions are asked again */
-	primary->regions_done = false;
+	/* What is compared was read, not yet synced by anyone: a crash must not take it back after
+	 * its intent was settled. */
+	for (unsigned i = 0; i < primary->config->volume_count; i++)
+		primary->device[i].asked = true;
 	effects_note(fx, NOTE_INFO, primary_subject(primary),
 		     "catching up: %llu bytes may differ and are compared",
 		     NOTE_NUMBERS(intent_open_bytes(primary->intent), 0, 0));
@@ -210,6 +213,8 @@ void catchup_turn(struct primary *primary, struct effects *fx)
 		open |= primary->compare[i].open;
 	}
 	bool idle = !primary->intended.head && !primary->ready.head;
+	for (unsigned i = 0; i < primary->config->volume_count; i++)
+		idle &= !primary->device[i].asked && !primary->device[i].syncing;
 	if (primary->regions_done && !open && idle && !primary->end_lsn && window_has_room(primary))
 		window_commit_end(primary, fx);
 }

@@ -251,7 +251,7 @@ static void choose_span(struct primary *primary, const struct uuid *parent, lsn_
 	primary->span = (struct span){
 		.id = tools_uuid(primary->tools),
 		.generation = primary->generation,
-		.kind = intents && !primary->end_lsn ? SPAN_CATCH_UP : SPAN_IN_ORDER,
+		.kind = intents && !primary->caught_up ? SPAN_CATCH_UP : SPAN_IN_ORDER,
 		.first = max_u64(highest, primary->lsn_next ? primary->lsn_next - 1 : 0) + 1,
 		.parent = *parent,
 		.parent_last = parent_last};
@@ -264,6 +264,10 @@ static void choose_span(struct primary *primary, const struct uuid *parent, lsn_
 		primary->device[i].synced = max_u64(primary->device[i].synced, before);
 	primary->credit = 0;
 	primary->resend_next = primary->resend_end = 0;
+	primary->end_lsn = 0;
+	primary->region_cursor = 0;
+	primary->region_open = primary->regions_done = false;
+	primary->compared = primary->copies = 0;
 }
 
 static void refused(struct primary *primary, int32_t result, struct effects *fx)
@@ -290,33 +294,52 @@ static bool window_empty(const struct primary *primary)
 	return primary->released + 1 == primary->lsn_next;
 }
 
-/* The vault has restarted, or we have: go on in our span where it is still the newest, else begin a
- * new one. */
+/* What a vault says of itself must make sense before a span is built on it. */
+static bool state_sane(const struct wire_state *state, lsn_t highest)
+{
+	return highest < UINT64_MAX / 2 && state->consistent <= highest;
+}
+
+static bool span_begun(const struct primary *primary)
+{
+	return primary->span_chosen &&
+	       (!window_empty(primary) || primary->ready.head || primary->intended.head);
+}
+
+/* The vault has restarted, or we have: go on in our span where it is still the newest, offer it
+ * again where its parent is, else begin a new one. A span that ends a catch-up is never chosen
+ * anew: the blocks that were sent count through it alone. */
 static void state_judge(struct primary *primary, const struct wire_state *state, struct effects *fx)
 {
-	bool ours = primary->span_chosen && state->has_span &&
-		    uuid_equal(&state->span.id, &primary->span.id);
-	bool begun = primary->span_chosen && !window_empty(primary);
-	if (primary->span_chosen && primary->durable >= primary->span.first &&
-	    (!ours || state->durable < primary->durable)) {
+	static const struct uuid none;
+	const struct uuid *newest = state->has_span ? &state->span.id : &none;
+	lsn_t highest = max_u64(state->highest, state->has_span ? state->span.first : 0);
+	lsn_t holds = max_u64(state->durable, state->consistent);
+	bool ours = primary->span_chosen && uuid_equal(newest, &primary->span.id);
+	bool offered = primary->span_chosen && uuid_equal(newest, &primary->span.parent);
+	bool lost = primary->span_chosen && !ours && primary->held >= primary->span.first;
+	if (holds < primary->held || lost) {
 		effects_note(
 			fx, NOTE_ERROR, primary_subject(primary),
 			"the vault has gone back: lsn %llu was durable there, now it holds %llu",
-			NOTE_NUMBERS(primary->durable, state->durable, 0));
+			NOTE_NUMBERS(primary->held, holds, 0));
 		primary_stop(primary, "acknowledged records are missing at the vault", -EUCLEAN,
 			     fx);
 		return;
 	}
-	bool offered = primary->span_chosen && state->has_span &&
-		       uuid_equal(&state->span.id, &primary->span.parent);
-	if (!ours && !offered && begun) {
+	if (!ours && !offered && span_begun(primary)) {
 		primary_stop(primary, "another history has begun at the vault", -EUCLEAN, fx);
 		return;
 	}
-	static const struct uuid none;
-	if (!ours && !begun)
-		choose_span(primary, state->has_span ? &state->span.id : &none, state->consistent,
-			    max_u64(state->highest, state->has_span ? state->span.first : 0));
+	bool keep = ours || (offered && (primary->caught_up || span_begun(primary)));
+	if (!keep && !state_sane(state, highest)) {
+		refused(primary, -EPROTO, fx);
+		return;
+	}
+	if (!keep) {
+		primary->caught_up = false;
+		choose_span(primary, newest, state->consistent, highest);
+	}
 	primary->consistent = max_u64(primary->consistent, state->consistent);
 	primary_enter(primary, PRIMARY_SPANNING, fx);
 }
@@ -349,6 +372,10 @@ void primary_opened_received(struct primary *primary, const struct wire_opened *
 	primary->span_open = true;
 	window_resend_from(primary, primary->durable);
 	if (primary->span.kind == SPAN_IN_ORDER) {
+		/* Only now the catch-up counts, whatever happens: its intents are over. */
+		if (primary->caught_up)
+			intent_settle(primary->intent);
+		primary->caught_up = false;
 		primary_enter(primary, PRIMARY_REPLICATING, fx);
 		return;
 	}
@@ -357,7 +384,7 @@ void primary_opened_received(struct primary *primary, const struct wire_opened *
 }
 
 /* A catch-up is whole when its end record is durable: its blocks are equal, and a span in order
- * begins. */
+ * makes them count. */
 static void catch_up_ended(struct primary *primary, struct effects *fx)
 {
 	if (!primary->end_lsn || primary->released < primary->end_lsn)
@@ -365,11 +392,10 @@ static void catch_up_ended(struct primary *primary, struct effects *fx)
 	effects_note(fx, NOTE_INFO, primary_subject(primary),
 		     "caught up: %llu blocks compared, %llu sent again",
 		     NOTE_NUMBERS(primary->compared, primary->copies, 0));
-	intent_settle(primary->intent);
 	struct uuid parent = primary->span.id;
 	primary->span_open = false;
+	primary->caught_up = true;
 	choose_span(primary, &parent, primary->end_lsn, primary->end_lsn);
-	primary->end_lsn = 0;
 	primary_enter(primary, PRIMARY_SPANNING, fx);
 }
 

@@ -133,6 +133,7 @@ struct primary {
 	uint32_t cells_per_record;
 	lsn_t released, local_point, device_synced, answered;
 	lsn_t received, durable, consistent, credit; /* the vault's, for this span's history */
+	lsn_t held; /* what the vault has named durable in this life: it must never lack that */
 	lsn_t resend_next, resend_end;
 	lsn_t forced_lsn; /* newest with FUA */
 	ns_t head_said, progress_at;
@@ -159,8 +160,8 @@ struct primary {
 	bool region_open, regions_done;
 	uint8_t region_volume;
 	uint64_t region_block, region_end;
-	lsn_t end_lsn;	   /* of the record that closes the catch-up; 0 before it is drawn */
-	lsn_t parent_last; /* what the next span names */
+	lsn_t end_lsn;	/* of the record that closes the catch-up; 0 before it is drawn */
+	bool caught_up; /* it is durable; the span that makes it count is not yet */
 	uint64_t copies, compared;
 	ns_t unprotected_since;
 	/* figures */

@@ -249,6 +249,7 @@ void primary_points_received(struct primary *primary, const struct wire_points *
 		primary->head_backoff = 0;
 	}
 	primary->durable = max_u64(primary->durable, points->durable);
+	primary->held = max_u64(primary->held, primary->durable);
 	primary->received = max_u64(primary->received, points->received);
 	primary->consistent = max_u64(primary->consistent, points->consistent);
 	primary->credit = max_u64(primary->credit, points->credit);

@@ -318,7 +318,7 @@ static void say_state(struct vault *vault, int32_t result, struct effects *fx)
 				   .set = vault->meta.set,
 				   .generation = vault->meta.generation,
 				   .has_span = newest != NULL,
-				   .durable = vault->durable,
+				   .durable = max_u64(vault->durable, vault->complete),
 				   .consistent = vault->consistent,
 				   .highest = vault->highest};
 	if (newest)
@@ -408,7 +408,7 @@ static bool parent_last_allowed(const struct vault *vault, const struct span *sp
 	if (newest->kind != SPAN_CATCH_UP)
 		return span->parent_last >= vault->durable &&
 		       span->parent_last <= vault->consistent;
-	if (span->parent_last > vault->durable)
+	if (span->parent_last > max_u64(vault->durable, vault->complete))
 		return false;
 	struct record record;
 	for (unsigned i = 0; i < vault->n; i++)

@@ -269,6 +269,21 @@ static bool checker_answered(struct world *world)
 	       !world->site[SITE_VAULT].alive;
 }
 
+/* docs/semantics.md "intents": what is in no open region is equal on both sides, acknowledged or
+ * not. */
+static void check_device(struct world *world, unsigned volume, const uint8_t *bytes)
+{
+	uint16_t device = world->start[SITE_PRIMARY].group[0].volume[volume].device;
+	const uint8_t *durable = world->site[SITE_PRIMARY].file[device].durable;
+	for (uint64_t s = 0; s < sectors_of(world) && !world->failed; s++)
+		if (memcmp(bytes + s * SECTOR_BYTES, durable + s * SECTOR_BYTES, SECTOR_BYTES) != 0)
+			world_fail(world,
+				   "volume %u sector %llu: the vault has %llu, the device %llu",
+				   volume, (unsigned long long)s,
+				   (unsigned long long)get_u64(bytes + s * SECTOR_BYTES + 16),
+				   (unsigned long long)get_u64(durable + s * SECTOR_BYTES + 16));
+}
+
 void client_check_all(struct world *world)
 {
 	uint64_t bytes = sectors_of(world) * SECTOR_BYTES;
@@ -287,6 +302,8 @@ void client_check_all(struct world *world)
 			world_fail(world, "a read of the vault failed with %d", request->result);
 		else
 			client_check_read(world, v, 0, sectors_of(world), buffer, NULL);
+		if (world->converged && !world->failed)
+			check_device(world, v, buffer);
 	}
 	free(buffer);
 }

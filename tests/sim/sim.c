@@ -23,6 +23,36 @@ static void fault_crash(struct world *w)
 			site_start(w, i);
 }
 
+/* The end of a catch-up is durable, the span in order is not. */
+static bool between_spans(struct world *w)
+{
+	const struct group_status *group = &w->status.group[0];
+	if (!w->site[SITE_PRIMARY].alive)
+		return true;
+	bool caught_up = strcmp(group->state ? group->state : "", "catching-up") == 0;
+	site_status(w, SITE_PRIMARY, &w->status);
+	return caught_up && strcmp(group->state, "waiting") == 0 &&
+	       group->span.kind == SPAN_IN_ORDER;
+}
+
+/* The vault goes in the worst moment of a catch-up, and stays away for a while. */
+static void fault_catch_up(struct world *w)
+{
+	site_crash(w, SITE_PRIMARY);
+	site_start(w, SITE_PRIMARY);
+	if (chance_permille(&w->chance, 500))
+		world_run(w, w->now + chance_below(&w->chance, 60 * NS_PER_MS), NULL);
+	else
+		world_run(w, w->now + 2 * NS_PER_S, between_spans);
+	site_crash(w, SITE_VAULT);
+	world_run(w, w->now + chance_below(&w->chance, 4 * NS_PER_S), NULL);
+	if (chance_permille(&w->chance, 300))
+		site_crash(w, SITE_PRIMARY);
+	for (unsigned i = 0; i < SITES; i++)
+		if (!w->site[i].alive)
+			site_start(w, i);
+}
+
 static void fault_partition(struct world *w)
 {
 	w->partitioned = true;
@@ -62,8 +92,10 @@ static void faults(struct world *w)
 	for (unsigned i = 0; i < w->options.crashes && !w->failed; i++) {
 		world_run(w, w->now + chance_below(&w->chance, 400 * NS_PER_MS), NULL);
 		uint64_t dice = chance_below(&w->chance, 100);
-		if (dice < 75)
+		if (dice < 60)
 			fault_crash(w);
+		else if (dice < 75)
+			fault_catch_up(w);
 		else if (dice < 85)
 			fault_partition(w);
 		else if (dice < 95)
@@ -117,6 +149,7 @@ static void floors_meet(struct world *w)
 	if (least != most)
 		world_fail(w, "floors do not meet: %llu and %llu", (unsigned long long)least,
 			   (unsigned long long)most);
+	w->converged = !w->failed;
 }
 
 /* ---- the end: the primary is gone, stores are lost, the vault is promoted and read ---- */
@@ -151,7 +184,7 @@ static void failover(struct world *w)
 		return;
 	}
 	w->promoted++;
-	if (reliable)
+	if (reliable || w->converged)
 		client_check_all(w);
 	site_status(w, SITE_VAULT, &w->status);
 	w->decoded += w->status.group[0].decoded;

@@ -140,6 +140,7 @@ struct world {
 	struct core_config start[SITES];
 	bool store_gone[SHARDS_MAX];
 	bool vault_crashed, quiet; /* quiet: no more faults, no new operations */
+	bool converged; /* all was durable when the primary went: the two sides are equal */
 	struct command command;
 	bool command_done;
 	struct core_status status;
