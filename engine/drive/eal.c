@@ -279,6 +279,7 @@ int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
 		rte_eal_cleanup();
 	/* A client that waits for its server would say so ten times a second. */
 	rte_log_set_level_pattern("pmd.net.memif*", RTE_LOG_CRIT);
+	rte_log_set_level_pattern("lib.eal*", RTE_LOG_CRIT);
 	return result;
 }
 
