@@ -173,6 +173,10 @@ static void hello_unknown(struct core *core, const struct wire_hello *hello, str
 
 static void hello_received(struct core *core, const struct wire_hello *hello, struct effects *fx)
 {
+	/* A number names one group; one that had it under an older configuration has it no more. */
+	for (unsigned i = 0; i < core->config.group_count; i++)
+		if (core->group[i].peer_index == hello->group)
+			core->group[i].peer_known = false;
 	for (unsigned i = 0; i < core->config.group_count; i++) {
 		struct group *group = &core->group[i];
 		if (!group->vault || strcmp(core->config.group[i].name, hello->name) != 0)
@@ -373,6 +377,8 @@ static void commands_received(struct core *core, const struct events *events, st
 		command->text[0] = 0;
 		if (command->kind == COMMAND_STATUS) {
 			status_taken(core, command, fx);
+		} else if (command->kind == COMMAND_DRAIN && core->draining) {
+			vault_answer(command, -EALREADY, fx);
 		} else if (command->kind == COMMAND_DRAIN) {
 			core->draining = command;
 			core->drain_until = fx->now + drain_limit_ns;

@@ -165,7 +165,19 @@ static void link_heard(struct link *link, struct link_session *session, uint8_t 
 	}
 }
 
-static void link_alive_received(struct link *link, const struct opened *opened, ns_t now)
+/* A peer that has started anew, and speaks in the newest session, says nothing more in the one
+ * before: what still arrives there is of its former life. */
+static void link_peer_named(struct link *link, const struct link_session *session,
+			    const struct uuid *instance)
+{
+	bool anew = !uuid_equal(&link->peer_instance, instance);
+	if (anew && session == &link->session[0])
+		keys_wipe(&link->session[1], sizeof link->session[1]);
+	link->peer_instance = *instance;
+}
+
+static void link_alive_received(struct link *link, const struct link_session *session,
+				const struct opened *opened, ns_t now)
 {
 	struct wire_alive alive;
 	if (wire_alive_decode(&alive, opened->text, opened->text_bytes) < 0) {
@@ -174,7 +186,9 @@ static void link_alive_received(struct link *link, const struct opened *opened, 
 	}
 	struct link_path *path = &link->path[opened->path];
 	if (!opened->late)
-		link->peer_instance = alive.instance;
+		link_peer_named(link, session, &alive.instance);
+	if (alive.echo_ns <= now)
+		link->echoed_ns = max_u64(link->echoed_ns, alive.echo_ns);
 	path->peer_sent_ns = alive.sent_ns;
 	path->peer_sent_at = now;
 	if (alive.echo_ns && now > alive.echo_ns + alive.echo_age_ns)
@@ -230,7 +244,7 @@ int link_open(struct link *link, struct packet *packet, struct opened *opened, n
 				  .payload_bytes = payload_bytes};
 	if (opened->type != WIRE_ALIVE)
 		return 0;
-	link_alive_received(link, opened, now);
+	link_alive_received(link, session, opened, now);
 	return -EAGAIN;
 }
 
@@ -372,6 +386,9 @@ static void link_ratchet(struct link *link, ns_t now)
 		return;
 	if (session->packets_out < ratchet_packets &&
 	    now - session->ratcheted < ratchet_interval_ns)
+		return;
+	/* While a path is cut in our direction alone, nothing says so but this. */
+	if (session->generation_out && link->echoed_ns <= session->ratcheted)
 		return;
 	keys_ratchet(session->secret_out);
 	session->generation_out++;

@@ -6,8 +6,9 @@
  * for receiving, so that a new handshake loses no packet. The initiator sends in a new session at
  * once (the responder has shown in the handshake that it has the keys); the responder only after
  * the initiator's first authenticated datagram. Ratchet: the sender moves its own direction on
- * every 60 s or 2^26 packets; the receiver always has the next key ready and follows the first
- * datagram that opens with it; the previous key stays until the next move. */
+ * every 60 s or 2^26 packets, but never before the peer has shown that it followed the step before;
+ * the receiver always has the next key ready and follows the first datagram that opens with it; the
+ * previous key stays until the next move. */
 #ifndef CASEMATE_CORE_LINK_H
 #define CASEMATE_CORE_LINK_H
 
@@ -62,6 +63,7 @@ struct link {
 	uint8_t path_count;
 	uint32_t datagram_bytes_max; /* the least of all paths */
 	struct uuid instance, peer_instance;
+	ns_t echoed_ns; /* newest of our keepalives that the peer has opened */
 	bool linked; /* heard from the peer lately */
 	ns_t linked_since;
 	bool peer_bye;

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two links without a network between them: what one lets out is handed to the other, or not. */
+#include "core/link.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { CELLS = 256, DATAGRAM_BYTES = 1472 };
+
+struct end {
+	struct link link;
+	struct cells cells;
+	struct packet_cell descriptor[CELLS];
+	struct effects fx;
+	uint8_t *memory;
+	struct aead *aead;
+};
+static struct end ends[2];
+
+static void end_init(struct end *end, uint8_t name)
+{
+	struct core_config config = {.path_count = 1};
+	config.path[0].datagram_bytes_max = DATAGRAM_BYTES;
+	memset(end, 0, sizeof *end);
+	end->aead = aead_new(AEAD_OPENSSL);
+	end->memory = aligned_alloc(PAGE_BYTES, cells_memory_bytes(CELLS, DATAGRAM_BYTES));
+	cells_init(&end->cells, end->descriptor, CELLS, end->memory, DATAGRAM_BYTES);
+	link_init(&end->link, end->aead, &end->cells, &config);
+	end->link.instance.bytes[0] = name;
+}
+
+static void end_fini(struct end *end)
+{
+	link_fini(&end->link);
+	aead_free(end->aead);
+	free(end->memory);
+}
+
+/* New keys for both, as a handshake gives them. */
+static void ends_meet(uint8_t number, ns_t now)
+{
+	struct session_keys keys[2] = {
+		{.id_in = number, .id_out = number + 100u, .initiator = true},
+		{.id_in = number + 100u, .id_out = number}};
+	for (unsigned i = 0; i < 2; i++) {
+		memset(keys[i].secret_in, number + (int)i, SESSION_SECRET_BYTES);
+		memset(keys[i].secret_out, number + !i, SESSION_SECRET_BYTES);
+		link_new_session(&ends[i].link, &keys[i], now);
+	}
+}
+
+/* One turn; what leaves goes to the other end, unless its way is cut. */
+static void end_turn(unsigned from, bool cut, ns_t now)
+{
+	struct end *end = &ends[from];
+	effects_init(&end->fx, now, now);
+	link_turn(&end->link, &end->fx);
+	for (struct cell *cell; (cell = cell_list_pop(&end->fx.packets));) {
+		uint8_t bytes[DATAGRAM_BYTES];
+		struct packet packet = {.datagram = bytes, .length = cell->length};
+		struct opened opened;
+		memcpy(bytes, cell->datagram, cell->length);
+		cell->in_port = 0;
+		cells_settle(&end->cells, packet_cell_of(cell));
+		if (!cut)
+			link_open(&ends[!from].link, &packet, &opened, now);
+	}
+}
+
+static int setup(void **state)
+{
+	for (unsigned i = 0; i < 2; i++)
+		end_init(&ends[i], (uint8_t)(i + 1));
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	for (unsigned i = 0; i < 2; i++)
+		end_fini(&ends[i]);
+	return 0;
+}
+
+/* docs/protocol.md "Ratchet": a way that was cut in one direction alone, for longer than the peer
+ * could follow, is whole again without a new session. */
+static void test_one_way_cut(void **state)
+{
+	static const unsigned cut_s[] = {1, 61, 121, 200, 1000};
+	for (unsigned row = 0; row < ARRAY_COUNT(cut_s); row++) {
+		ns_t now = NS_PER_S;
+		teardown(state);
+		setup(state);
+		ends_meet(1, now);
+		for (unsigned s = 0; s < 2 * cut_s[row] + 10; s++, now += NS_PER_S / 2)
+			for (unsigned from = 0; from < 2; from++)
+				end_turn(from, from == 0 && s >= 5 && s < 2 * cut_s[row] + 5, now);
+		assert_true(ends[0].link.linked);
+		if (!ends[1].link.linked || ends[1].link.rx_unknown_session)
+			fail_msg("row %u: not heard again after %u s", row, cut_s[row]);
+	}
+}
+
+static void test_ratchet_goes_on(void **state)
+{
+	ns_t now = NS_PER_S;
+	ends_meet(1, now);
+	for (unsigned s = 0; s < 2 * 600; s++, now += NS_PER_S / 2)
+		for (unsigned from = 0; from < 2; from++)
+			end_turn(from, false, now);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_in_range(ends[i].link.session[0].generation_out, 8, 10);
+		assert_int_equal(ends[i].link.rx_unknown_session, 0);
+		assert_int_equal(ends[i].link.path[0].stats.rx_bad, 0);
+	}
+}
+
+/* What a peer said before it was started anew is not heard after it has spoken again. */
+static void test_former_life(void **state)
+{
+	ns_t now = NS_PER_S;
+	uint8_t late[DATAGRAM_BYTES];
+	ends_meet(1, now);
+	for (unsigned turn = 0; turn < 4; turn++, now += NS_PER_MS * 200)
+		end_turn(turn % 2, false, now);
+	struct effects fx;
+	effects_init(&fx, now, now);
+	link_turn(&ends[0].link, &fx);
+	struct cell *cell = cell_list_pop(&fx.packets);
+	assert_non_null(cell);
+	memcpy(late, cell->datagram, cell->length);
+	struct packet packet = {.datagram = late, .length = cell->length};
+	end_fini(&ends[0]);
+	end_init(&ends[0], 9);
+	ends_meet(50, now);
+	for (unsigned turn = 0; turn < 4; turn++, now += NS_PER_MS * 200)
+		end_turn(turn % 2, false, now);
+	assert_int_equal(ends[1].link.peer_instance.bytes[0], 9);
+	struct opened opened;
+	assert_int_equal(link_open(&ends[1].link, &packet, &opened, now), -ENOKEY);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_one_way_cut, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_ratchet_goes_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_former_life, setup, teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
