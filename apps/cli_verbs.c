@@ -106,7 +106,7 @@ static int store_index(const struct cli *cli, int *index)
 /* args: group, store. */
 int cli_store_rebuild(struct cli *cli)
 {
-	int index, code = store_index(cli, &index);
+	int index = 0, code = store_index(cli, &index);
 	if (code)
 		return code;
 	json_t *args = json_pack("{s:s, s:i}", "group", cli->argument[0], "store", index);
@@ -146,7 +146,7 @@ int cli_journal_dump(struct cli *cli)
 {
 	json_int_t cursor = 0;
 	json_t *records = json_array();
-	int index, code = store_index(cli, &index);
+	int index = 0, code = store_index(cli, &index);
 	while (!code && cursor >= 0)
 		code = journal_page(cli, index, records, &cursor);
 	if (!code && cli->json)

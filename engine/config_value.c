@@ -217,7 +217,7 @@ static int address_parse(const char *text, struct config_address *address,
 			      "\"%.64s\" is not an address with a prefix, such as 10.77.0.1/24",
 			      text);
 	snprintf(ip, sizeof ip, "%.*s", (int)(slash - text), text);
-	uint32_t number, host_mask = 0xffffffffu >> length;
+	uint32_t number = 0, host_mask = 0xffffffffu >> length;
 	if (ip_parse(ip, &number, why))
 		return -EINVAL;
 	uint32_t host = number & host_mask;

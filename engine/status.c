@@ -188,3 +188,50 @@ json_t *status_json(const struct core_status *status, const struct config *confi
 	set_number(json, "rekeys", status->rekeys);
 	return json;
 }
+
+static json_t *port_json(const struct port_stats *port)
+{
+	json_t *json = json_object();
+	json_object_set_new(json, "driver", json_string(port->driver));
+	set_number(json, "tx_dropped", port->tx_dropped);
+	set_number(json, "rx_missed", port->driver_missed);
+	set_number(json, "rx_not_ours", port->rx_not_ours);
+	set_number(json, "linearised", port->linearised);
+	return json;
+}
+
+static json_t *disk_json(const struct disk_counters *disk)
+{
+	json_t *json = json_object();
+	set_number(json, "submitted", disk->submitted);
+	set_number(json, "failed", disk->failed);
+	set_number(json, "fixed", disk->fixed);
+	set_number(json, "cut_short", disk->cut_short);
+	set_number(json, "again", disk->again);
+	return json;
+}
+
+json_t *status_lane_json(const struct lane_counters *counters, unsigned port_count)
+{
+	static const char *const stages[LANE_STAGES] = {
+		[LANE_RECEIVE] = "receive", [LANE_DISK] = "disk", [LANE_FRONT] = "front",
+		[LANE_CORE] = "core",	    [LANE_SEND] = "send", [LANE_IDLE] = "idle",
+	};
+	json_t *json = json_object(), *cycles = json_object(), *ports = json_array();
+	must(port_count <= PATHS_MAX, "a lane has at most one port per path");
+	set_number(json, "turns", counters->turns);
+	set_number(json, "busy_turns", counters->busy_turns);
+	set_number(json, "naps", counters->naps);
+	for (unsigned i = 0; i < LANE_STAGES; i++)
+		set_number(cycles, stages[i], counters->cycles[i]);
+	json_object_set_new(json, "cycles", cycles);
+	set_number(json, "packets", counters->packets);
+	set_number(json, "sent", counters->sent);
+	set_number(json, "completions", counters->completions);
+	set_number(json, "requests", counters->requests);
+	for (unsigned i = 0; i < port_count; i++)
+		json_array_append_new(ports, port_json(&counters->port[i]));
+	json_object_set_new(json, "ports", ports);
+	json_object_set_new(json, "disk", disk_json(&counters->disk));
+	return json;
+}

@@ -67,7 +67,12 @@ void verbs_answered(struct engine *engine, struct command *command)
 
 static void status_answered(struct engine *engine, struct verb *verb)
 {
-	verb_reply(verb, status_json(&verb->status, engine->config));
+	struct lane_counters counters;
+	json_t *json = status_json(&verb->status, engine->config);
+
+	lane_counters(engine->lane, &counters);
+	json_object_set_new(json, "lane", status_lane_json(&counters, engine->config->path_count));
+	verb_reply(verb, json);
 }
 
 static void status_asked(struct engine *engine, struct verb *verb, const json_t *args)
