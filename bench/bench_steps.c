@@ -4,7 +4,7 @@
  * round before and ends with sealed datagrams and local writes in its effects; the vault's begins
  * with those datagrams and ends with its points, every shard in a journal and the fold under way.
  * Disks take no time: what they would do is done while the clock stands. */
-#include "core_pair.h"
+#include "../tests/core_pair.h"
 
 #include "bench_rows.h"
 

@@ -81,6 +81,23 @@ static int listen_one(struct engine *engine, const struct config_listen *listen)
 	return err;
 }
 
+/* A primary's device is written from the clients' memory: pages that the kernel has at hand need no
+ * look-up per write. Where the limit on locked memory forbids it, all works without. */
+static void clients_register(struct engine *engine)
+{
+	const struct config *config = engine->config;
+	struct iovec payload = nbd_server_payload_memory(engine->nbd);
+	bool primary = false;
+
+	for (unsigned i = 0; i < config->group_count; i++)
+		primary |= config->group[i].primary == engine->self;
+	int err =
+		primary ? disk_register_memory(engine->disk, payload.iov_base, payload.iov_len) : 0;
+	if (err)
+		log_line(NOTE_INFO, NULL, "clients' memory is not registered with the kernel: %s",
+			 strerror(-err));
+}
+
 static int clients_open(struct engine *engine)
 {
 	const struct config_site *site = &engine->config->site[engine->self];
@@ -98,6 +115,7 @@ static int clients_open(struct engine *engine)
 	}
 	for (unsigned i = 0; !err && i < site->nbd_count; i++)
 		err = listen_one(engine, &site->nbd[i]);
+	clients_register(engine);
 	return err;
 }
 

@@ -395,17 +395,21 @@ static void enough_turn(struct vault *vault, struct effects *fx)
 	}
 }
 
-/* Journals were full: those that waited try again, in order. */
+/* Journals were full: those that waited try again, in order, until each store says no. */
 static void waiting_turn(struct vault *vault)
 {
+	uint32_t full = 0, all = (1u << vault->n) - 1;
 	vault->room_wanted = false;
-	for (lsn_t lsn = vault->base + 1; lsn <= vault->head; lsn++) {
+	for (lsn_t lsn = vault->base + 1; lsn <= vault->head && full != all; lsn++) {
 		struct arriving *slot = slot_of(vault, lsn);
-		for (unsigned i = 0; slot->waiting && i < vault->n; i++)
-			if (slot->waiting >> i & 1)
+		uint32_t tries = slot->waiting & ~full;
+		for (unsigned i = 0; tries && i < vault->n; i++)
+			if (tries >> i & 1)
 				record_append(vault, slot, i);
+		full |= slot->waiting;
 		record_finish(vault, slot);
 	}
+	vault->room_wanted |= full != 0;
 }
 
 void receive_turn(struct vault *vault, struct effects *fx)
