@@ -349,7 +349,7 @@ static int promote_record(struct vault *vault, struct effects *fx)
 				      .first = max_u64(vault->highest, newest->first) + 1,
 				      .parent = newest->id,
 				      .parent_last = vault->promote.point};
-		spans_prune(&vault->meta.spans, vault->meta.fold_point);
+		vault_spans_forget(vault);
 		int result = spans_open(&vault->meta.spans, &vault->promote_span);
 		if (result < 0)
 			return result;

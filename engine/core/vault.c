@@ -453,6 +453,7 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 		return -ESTALE;
 	if (!receive_idle(vault))
 		return -EAGAIN;
+	vault_spans_forget(vault);
 	int result = spans_open(&vault->meta.spans, span);
 	if (result < 0)
 		return result == -ENOSPC ? -EAGAIN : result;

@@ -274,6 +274,8 @@ lsn_t points_floor(const struct vault *, unsigned index);
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
 void vault_fold_turn(struct vault *, struct effects *);
+/* Takes spans out of the table that end at or below what every image has. */
+void vault_spans_forget(struct vault *);
 /* gather.c: reading one version of a block from its holders */
 bool gather_new(struct vault *);
 /* The newest version that counts of a block with lsn <= limit over the stores in mask: fills record

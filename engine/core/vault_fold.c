@@ -4,9 +4,11 @@
  * all of them are at this one (docs/semantics.md "fold"). */
 #include "vault.h"
 
-/* Worth folding once a journal is half full. */
+/* Worth folding once a journal or the table of spans is half full. */
 static bool fold_wanted(const struct vault *vault)
 {
+	if (vault->meta.spans.count > SPANS_MAX / 2)
+		return true;
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].in_service && store_journal_half_full(vault->store[i].store))
 			return true;
@@ -46,6 +48,13 @@ static void fold_begin(struct vault *vault, struct effects *fx)
 	vault->fold_started = false;
 }
 
+/* Not while a fold is under way: what it has yet to bring counts by its span. */
+void vault_spans_forget(struct vault *vault)
+{
+	if (!vault->fold_version)
+		spans_prune(&vault->meta.spans, vault->meta.fold_point);
+}
+
 void vault_fold_turn(struct vault *vault, struct effects *fx)
 {
 	if (!vault->fold_version) {
@@ -67,9 +76,9 @@ void vault_fold_turn(struct vault *vault, struct effects *fx)
 		return;
 	/* What is in every image needs its span no more; the next record of the meta carries that.
 	 */
-	spans_prune(&vault->meta.spans, vault->meta.fold_point);
+	vault->fold_version = 0;
+	vault_spans_forget(vault);
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].in_service)
 			store_use_spans(vault->store[i].store, &vault->meta.spans);
-	vault->fold_version = 0;
 }

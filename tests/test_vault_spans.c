@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vault's table of spans over a long life: it never fills up, and nothing that a fold has yet
+ * to bring to the image is forgotten with its span. */
+#include "vault_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+enum { ALL = 0x3f, SEGMENT = 256 * 1024 };
+static const struct geometry four_two = {4, 2};
+
+/* A primary that is started again and again while little is written: each time a new span. */
+static void test_many_spans(void **state)
+{
+	static const bool restarts[] = {false, true};
+	for (unsigned row = 0; row < ARRAY_COUNT(restarts); row++) {
+		struct rig *rig = rig_new(four_two, 5, 4 * SEGMENT);
+		struct command command;
+		rig_start(rig, ALL);
+		for (unsigned i = 0; i < 3 * SPANS_MAX; i++) {
+			rig_open_span(rig);
+			rig_write(rig, 0, i % 40, RECORD_DATA, 0);
+			rig_settle(rig);
+			if (!restarts[row] || i % 16 != 3)
+				continue;
+			rig_stop(rig);
+			rig_start(rig, ALL);
+		}
+		assert_int_equal(rig->vault->durable, rig->lsn);
+		assert_int_equal(rig_promote(rig, &command, false), 0);
+		assert_int_equal(rig_compare(rig), 0);
+		rig_free(rig);
+	}
+}
+
+/* Takes the reads of a fold out of what the disks tell next; puts them back when asked to. */
+static void fold_hold(struct rig *rig, struct io *held[], unsigned *held_count)
+{
+	unsigned kept = 0;
+	for (unsigned i = 0; i < rig->io_count; i++)
+		if (rig->io[i]->kind == IO_READ)
+			held[(*held_count)++] = rig->io[i];
+		else
+			rig->io[kept++] = rig->io[i];
+	rig->io_count = kept;
+}
+
+/* A promotion while a fold brings the last of an older span, slowly. */
+static void test_promote_in_fold(void **state)
+{
+	struct rig *rig = rig_new(four_two, 5, SEGMENT);
+	struct command command = {.kind = COMMAND_PROMOTE};
+	static struct io *held[RIG_IO_MAX];
+	unsigned held_count = 0;
+	rig_start(rig, ALL);
+	rig_open_span(rig);
+	for (unsigned block = 1; block < 48; block += 2) /* no neighbours: many short runs */
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	rig_settle(rig);
+	rig_open_span(rig);
+	while (!rig->vault->fold_version)
+		rig_write(rig, 0, 0, RECORD_DATA, 0);
+	memcpy(command.key, rig->key, sizeof rig->key);
+	vault_command(rig->vault, &command, &rig->fx);
+	for (unsigned i = 0; i < 40; i++) {
+		rig_turn(rig);
+		fold_hold(rig, held, &held_count);
+	}
+	assert_int_equal(rig->vault->state, VAULT_SERVING);
+	assert_true(held_count > 0 && rig->vault->fold_version);
+	memcpy(rig->io + rig->io_count, held, held_count * sizeof held[0]);
+	rig->io_count += held_count;
+	rig_settle(rig);
+	assert_false(rig->vault->fold_version);
+	assert_int_equal(rig_compare(rig), 0);
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	assert_int_equal(rig_promote(rig, &command, false), 0);
+	assert_int_equal(rig_compare(rig), 0);
+	rig_free(rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_many_spans),
+		cmocka_unit_test(test_promote_in_fold),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
