@@ -78,7 +78,7 @@ static const struct field_table end_table = TABLE(end_fields);
 static const struct field path_fields[] = {
 	{"", FIELD_MAP, SITES_AS_KEYS, AT(config_path, end[0]), .table = &end_table,
 	 .help = "the two ends, each under the name of its site"},
-	{"mtu", FIELD_COUNT, SITES_NO, AT(config_path, mtu), .preset = "1500", .least = 1280,
+	{"mtu", FIELD_COUNT, SITES_NO, AT(config_path, mtu), .preset = "1500", .least = 1300,
 	 .most = 9600, .help = "bytes of an IP packet that the path carries"},
 	{"rate", FIELD_RATE, SITES_NO, AT(config_path, rate_bytes_per_s), .preset = "none",
 	 .help = "share of the path that is never exceeded; none: as fast as it goes"},

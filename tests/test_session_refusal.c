@@ -54,7 +54,7 @@ static const struct refusal_row {
 	 SESSION_REASON_PIN,
 	 -EACCES,
 	 false,
-	 "(pin it with peers[].pin)",
+	 "(pin it with sites[].pins)",
 	 "not pinned there; ours is SHA256:"},
 	{6,
 	 {.clock_ahead_days = 800},

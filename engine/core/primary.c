@@ -23,10 +23,7 @@ void primary_enter(struct primary *primary, enum primary_state state, struct eff
 {
 	if (primary->state == state)
 		return;
-	bool was = primary->state == PRIMARY_REPLICATING, is = state == PRIMARY_REPLICATING;
-	if (was && !is)
-		primary->unprotected_since = fx->now;
-	if (is)
+	if (state == PRIMARY_REPLICATING)
 		effects_note(fx, NOTE_INFO, primary_subject(primary),
 			     "replicating from lsn %llu, generation %llu",
 			     NOTE_NUMBERS(primary->lsn_next, primary->generation, 0));
@@ -42,7 +39,7 @@ void primary_stop(struct primary *primary, const char *why, int err, struct effe
 	effects_note(fx, NOTE_ERROR, primary_subject(primary), why, NULL);
 	effects_note(
 		fx, NOTE_ERROR, primary_subject(primary),
-		"stopped (errno %llu): replace the device, then start again; the intents are kept",
+		"stopped (errno %llu): repair what failed and start again, or promote the vault",
 		NOTE_NUMBERS((unsigned long long)-err, 0, 0));
 	primary_enter(primary, PRIMARY_STOPPED, fx);
 	primary->span_open = false;
@@ -197,8 +194,8 @@ void primary_start(struct primary *primary, struct effects *fx)
 
 bool primary_ready(const struct primary *primary)
 {
-	return primary->state == PRIMARY_CATCHING_UP || primary->state == PRIMARY_REPLICATING ||
-	       (primary->span_chosen && primary->state != PRIMARY_STOPPED);
+	bool refused = primary->state == PRIMARY_STOPPED || primary->state == PRIMARY_REFUSED;
+	return primary->span_chosen && !refused;
 }
 
 unsigned primary_request_room(const struct primary *primary)
@@ -279,8 +276,8 @@ static void refused(struct primary *primary, int32_t result, struct effects *fx)
 	primary->asked_at = fx->now;
 	const char *why = result == -ESTALE ? "the vault has a newer generation: it was promoted; "
 					      "this site must not write"
-			  : result == -EEXIST ? "the vault's stores belong to another volume: "
-						"check stores in the configuration"
+			  : result == -EEXIST ? "the vault's stores are not those that hold this "
+						"group: check stores in its configuration"
 			  : result == -ENOENT
 				  ? "the vault has no such group: check its configuration"
 			  : result == -EINVAL ? "the vault has another geometry or size for this "
@@ -304,6 +301,18 @@ static bool span_begun(const struct primary *primary)
 {
 	return primary->span_chosen &&
 	       (!window_empty(primary) || primary->ready.head || primary->intended.head);
+}
+
+/* The first set of stores that we meet is ours from then on: another one, made anew, is refused. */
+static void primary_pair(struct primary *primary, const struct uuid *set, struct effects *fx)
+{
+	struct intent_identity identity = *intent_identity_of(primary->intent);
+	if (!uuid_is_zero(&identity.set))
+		return;
+	identity.set = *set;
+	intent_set_identity(primary->intent, &identity);
+	effects_note(fx, NOTE_INFO, primary_subject(primary), "paired with the vault's stores",
+		     NULL);
 }
 
 /* The vault has restarted, or we have: go on in our span where it is still the newest, offer it
@@ -336,6 +345,7 @@ static void state_judge(struct primary *primary, const struct wire_state *state,
 		refused(primary, -EPROTO, fx);
 		return;
 	}
+	primary_pair(primary, &state->set, fx);
 	if (!keep) {
 		primary->caught_up = false;
 		choose_span(primary, newest, state->consistent, highest);
@@ -412,6 +422,8 @@ static void primary_ask(struct primary *primary, struct effects *fx)
 		say_hello(primary, fx);
 }
 
+/* The vault is greeted when it has restarted, and whenever the link comes back: it may have been
+ * promoted while we could not hear it. */
 static void primary_meet(struct primary *primary, struct effects *fx)
 {
 	struct link *link = &primary->tools->link;
@@ -419,16 +431,27 @@ static void primary_meet(struct primary *primary, struct effects *fx)
 	if (!link->linked || !known)
 		return;
 	if (uuid_equal(&primary->vault_instance, &link->peer_instance) &&
-	    primary->state != PRIMARY_WAITING)
+	    primary->met_at == link->linked_since && primary->state != PRIMARY_WAITING)
 		return;
 	primary->vault_instance = link->peer_instance;
+	primary->met_at = link->linked_since;
 	primary->span_open = false;
 	primary->credit = 0;
 	primary_enter(primary, PRIMARY_GREETING, fx);
 }
 
+/* Protected means: what is acknowledged now reaches the vault. The change is dated. */
+static void primary_protection(struct primary *primary, struct effects *fx)
+{
+	bool now = primary->state == PRIMARY_REPLICATING && primary->tools->link.linked;
+	if (primary->protected_now && !now)
+		primary->unprotected_since = fx->now;
+	primary->protected_now = now;
+}
+
 void primary_turn(struct primary *primary, struct effects *fx)
 {
+	primary_protection(primary, fx);
 	if (primary->state == PRIMARY_STOPPED || primary->state == PRIMARY_OPENING) {
 		intent_turn(primary->intent, fx);
 		return;

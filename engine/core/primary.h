@@ -163,7 +163,8 @@ struct primary {
 	lsn_t end_lsn;	/* of the record that closes the catch-up; 0 before it is drawn */
 	bool caught_up; /* it is durable; the span that makes it count is not yet */
 	uint64_t copies, compared;
-	ns_t unprotected_since;
+	ns_t unprotected_since, met_at; /* met_at: linked_since of the link when we last greeted */
+	bool protected_now;
 	/* figures */
 	uint64_t writes, reads, flushes, write_bytes, read_bytes, seals, records_sent,
 		records_resent, refused;

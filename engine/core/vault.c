@@ -330,6 +330,8 @@ static void say_state(struct vault *vault, int32_t result, struct effects *fx)
 static int hello_volumes(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
 {
 	bool adopt = false;
+	if (!uuid_is_zero(&hello->set) && !uuid_equal(&hello->set, &vault->meta.set))
+		return -EEXIST;
 	for (unsigned i = 0; i < hello->volume_count; i++) {
 		struct store_volume *mine = &vault->meta.volume[i];
 		const struct wire_volume *theirs = &hello->volume[i];
@@ -455,7 +457,7 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 		return -EAGAIN;
 	vault_spans_forget(vault);
 	int result = spans_open(&vault->meta.spans, span);
-	if (result < 0)
+	if (result < 0) /* a full table is folded first: see fold_wanted */
 		return result == -ENOSPC ? -EAGAIN : result;
 	vault->meta.generation = span->generation;
 	vault->span_version = vault_meta_changed(vault, fx);
@@ -707,8 +709,8 @@ void vault_status(const struct vault *vault, struct group_status *status)
 	memcpy(status->name, vault->config->name, NAME_BYTES_MAX);
 	status->role = ROLE_VAULT;
 	status->state = state_word(vault);
-	status->protected_now = vault->state == VAULT_READY && vault->span_accepted &&
-				vault->tools->link.linked &&
+	status->protected_now = vault->state == VAULT_READY && vault->span_accepted && newest &&
+				newest->kind == SPAN_IN_ORDER && vault->tools->link.linked &&
 				vault_in_service(vault) == (1u << vault->n) - 1;
 	status->unprotected_since = vault->unprotected_since;
 	status->generation = vault->meta.generation;

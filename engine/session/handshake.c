@@ -128,7 +128,7 @@ static int credentials_load(struct handshake_party *party, const struct session_
 static int names_check(const struct session_config *config, char *why, size_t why_bytes)
 {
 	if (!config->pin_count) {
-		snprintf(why, why_bytes, "site %s is not pinned (pin it with peers[].pin)",
+		snprintf(why, why_bytes, "site %s is not pinned (pin it with sites[].pins)",
 			 config->peer);
 		return -EINVAL;
 	}

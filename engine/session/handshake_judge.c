@@ -79,7 +79,7 @@ enum session_reason handshake_judge(const struct handshake_party *party, X509_ST
 	if (!pinned(party, pin)) {
 		certificate_pin_print(pin, &fingerprint);
 		snprintf(why, why_bytes,
-			 "peer certificate is not pinned: %s (pin it with peers[].pin)",
+			 "peer certificate is not pinned: %s (pin it with sites[].pins)",
 			 fingerprint.text);
 		return SESSION_REASON_PIN;
 	}
