@@ -331,7 +331,7 @@ void rig_open_span(struct rig *rig)
 	rig->lsn = max_u64(rig->lsn, vault->highest);
 	rig->span = (struct span){.id = {{0x60, (uint8_t)rig->lsn, (uint8_t)(rig->lsn >> 8)}},
 				  .generation = rig->generation,
-				  .kind = SPAN_IN_ORDER,
+				  .kind = rig->catch_up ? SPAN_CATCH_UP : SPAN_IN_ORDER,
 				  .first = rig->lsn + 1,
 				  .parent_last = newest ? vault->consistent : 0};
 	if (newest)

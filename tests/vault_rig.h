@@ -41,6 +41,7 @@ struct rig {
 	struct span span;
 	lsn_t lsn; /* last drawn */
 	uint32_t generation;
+	bool catch_up; /* the kind of the next spans */
 	/* the model: what each block was filled from; 0 reads as zeros */
 	uint64_t seed[RIG_VOLUMES][RIG_BLOCKS_MAX], saved_seed[RIG_VOLUMES][RIG_BLOCKS_MAX];
 	struct record record; /* last sealed */

@@ -166,6 +166,7 @@ static void vault_assemble(struct vault *vault, struct effects *fx)
 		return;
 	}
 	receive_reset(vault, base);
+	vault->void_tail = true; /* from a life before this one */
 	vault->acknowledged_durable = vault->durable;
 	vault->state = vault->meta.promoted ? VAULT_PROMOTING : VAULT_READY;
 	effects_note(

@@ -40,9 +40,12 @@ static bool fold_recorded(const struct vault *vault)
 static void fold_begin(struct vault *vault, struct effects *fx)
 {
 	lsn_t bound = fold_bound(vault);
-	if (bound <= vault->meta.fold_point || vault_fold_held(vault) ||
-	    vault->state != VAULT_READY || !fold_wanted(vault))
+	/* A fold to where the images are already still takes out what a span has voided. */
+	bool some = bound > vault->meta.fold_point ||
+		    (bound == vault->meta.fold_point && vault->void_tail);
+	if (!some || vault_fold_held(vault) || vault->state != VAULT_READY || !fold_wanted(vault))
 		return;
+	vault->void_tail = false;
 	vault->meta.fold_point = bound;
 	vault->fold_version = vault_meta_changed(vault, fx);
 	vault->fold_started = false;
