@@ -29,7 +29,7 @@ static bool lock_holder_lives(const struct engine *engine)
 
 	if (got <= 0)
 		return false;
-	snprintf(path, sizeof path, "/proc/%d/cmdline", atoi(pid));
+	snprintf(path, sizeof path, "/proc/%ld/cmdline", strtol(pid, NULL, 10));
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	got = fd < 0 ? 0 : read(fd, &byte, 1);
 	if (fd >= 0)
