@@ -19,7 +19,7 @@ enum {
 	RIG_JOURNAL,
 	RIG_IMAGE, /* and the one behind it */
 	RIG_SLOTS = RIG_IMAGE + 2,
-	RIG_LSNS_MAX = 8192,
+	RIG_LSNS_MAX = 12288,
 	RIG_ITEMS_MAX = 64,
 	RIG_SHARD_BYTES_MAX = 8192,
 };

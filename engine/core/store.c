@@ -224,6 +224,9 @@ void store_turn(struct store *s, struct effects *fx)
 		return;
 	}
 	journal_purge(s);
+	/* What found no room among the held: the holes that took it have been filled meanwhile. */
+	if (s->journal.held_lossy && s->held.count <= HELD_RANGES_MAX / 2)
+		table_recount(s);
 	image_turn(s, fx);
 	fold_turn(s, fx);
 	journal_turn(s, fx);
