@@ -206,8 +206,12 @@ void lane_close(struct engine *engine)
 
 static void store_told(struct engine *engine, struct command *command)
 {
-	engine->store[command->group][command->store].telling = false;
-	if (command->result)
+	struct engine_store *store = &engine->store[command->group][command->store];
+
+	store->telling = false;
+	if (command->result == -EAGAIN)
+		store->lost = false; /* told too early: again at the next look */
+	else if (command->result)
 		log_line(NOTE_WARNING, engine->config->group[command->group].name, "store %u: %s",
 			 command->store,
 			 command->text[0] ? command->text : strerror(-command->result));

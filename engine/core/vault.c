@@ -524,14 +524,19 @@ void vault_answer(struct command *command, int result, struct effects *fx)
 	fx->results_tail = &command->next;
 }
 
+/* -EAGAIN: it is not known yet whether the store counts; tell again. */
 static void store_lost(struct vault *vault, struct command *command, struct effects *fx)
 {
-	struct vault_store *slot = &vault->store[command->store];
-	if (command->store < vault->n && slot->in_service) {
+	struct vault_store *slot = &vault->store[command->store % SHARDS_MAX];
+	bool known = command->store < vault->n && slot->store;
+	bool opening = known && store_state_of(slot->store) == STORE_OPENING;
+	if (known && slot->in_service) {
 		store_abandon(slot->store);
 		vault_store_out(vault, command->store, -ENOENT, fx);
+	} else if (known && slot->rebuilding) {
+		rebuild_failed(vault, -ENOENT, fx);
 	}
-	vault_answer(command, 0, fx);
+	vault_answer(command, opening ? -EAGAIN : 0, fx);
 }
 
 static void journal_dump(struct vault *vault, struct command *command, struct effects *fx)
