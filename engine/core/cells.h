@@ -12,8 +12,9 @@ struct packet_cell {
 	struct cell cell; /* first: what crosses the seam */
 	uint8_t *payload; /* where a shard's payload goes */
 	uint32_t payload_bytes;
-	uint8_t queued; /* link: waits for its pace */
-	uint8_t held;	/* a record keeps it for resending */
+	uint16_t text_bytes; /* in clear until the cell leaves its queue */
+	uint8_t queued;	     /* link: waits for its pace */
+	uint8_t held;	     /* a record keeps it for resending */
 	struct packet_cell *next_free;
 };
 

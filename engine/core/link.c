@@ -258,29 +258,37 @@ bool link_peer_changed(struct link *link, struct uuid *known)
 }
 
 /* ---- sending ---- */
-static void link_seal(struct link *link, struct link_session *session, struct packet_cell *cell,
-		      const struct wire_header *draft)
+/* A datagram is sealed when it leaves its queue, not before: so numbers are in the order of
+ * sending, whatever overtook it, and the session is the one in use by then. */
+static void link_seal(struct link *link, struct link_session *session, struct packet_cell *cell)
 {
-	struct wire_header header = *draft;
-	header.slot = (uint8_t)session->generation_out;
-	header.session = session->id_out;
-	header.number = session->number_out[header.path]++;
+	uint8_t *datagram = cell->cell.datagram, *text = datagram + WIRE_HEADER_BYTES;
+	uint8_t *tag = text + cell->text_bytes, path = cell->cell.path;
+	struct wire_header header = {.type = text[0],
+				     .slot = (uint8_t)session->generation_out,
+				     .path = path,
+				     .text_bytes = cell->text_bytes,
+				     .session = session->id_out,
+				     .number = session->number_out[path]++};
+	uint8_t nonce[AEAD_NONCE_BYTES];
 	session->packets_out++;
-	uint8_t *datagram = cell->cell.datagram, nonce[AEAD_NONCE_BYTES];
 	wire_header_encode(&header, datagram);
-	nonce_make(link, header.path, header.number, nonce);
-	uint8_t *text = datagram + WIRE_HEADER_BYTES, *tag = text + header.text_bytes;
-	struct aead_piece piece = {.in = text, .out = text, .length = header.text_bytes};
+	nonce_make(link, path, header.number, nonce);
+	struct aead_piece piece = {.in = text, .out = text, .length = cell->text_bytes};
 	aead_seal(link->aead, &session->key_out, nonce, tag + TAG_BYTES, cell->payload_bytes,
 		  &piece, 1, tag);
-	cell->cell.length =
-		WIRE_HEADER_BYTES + header.text_bytes + (uint32_t)TAG_BYTES + cell->payload_bytes;
-	cell->cell.path = header.path;
 }
 
-static void link_queue(struct link *link, struct packet_cell *cell, bool urgent)
+/* The text is in its place, and the payload of a shard. */
+static void link_queue(struct link *link, struct packet_cell *cell, uint32_t text_bytes,
+		       unsigned index)
 {
-	struct link_path *path = &link->path[cell->cell.path];
+	struct link_path *path = &link->path[index];
+	bool urgent = cell->cell.datagram[WIRE_HEADER_BYTES] != WIRE_SHARD;
+	cell->text_bytes = (uint16_t)text_bytes;
+	cell->cell.length =
+		WIRE_HEADER_BYTES + text_bytes + (uint32_t)TAG_BYTES + cell->payload_bytes;
+	cell->cell.path = (uint8_t)index;
 	cell->queued = 1;
 	path->queued_bytes += cell->cell.length;
 	cell_list_push(urgent ? &path->urgent : &path->bulk, &cell->cell);
@@ -288,17 +296,13 @@ static void link_queue(struct link *link, struct packet_cell *cell, bool urgent)
 
 static void send_text(struct link *link, const uint8_t *text, uint32_t text_bytes, uint8_t path)
 {
-	struct link_session *session = session_for_sending(link);
-	struct packet_cell *cell = session ? cells_take(link->cells) : NULL;
+	struct packet_cell *cell = link_can_send(link) ? cells_take(link->cells) : NULL;
 	if (!cell)
 		return;
 	must(text_bytes <= WIRE_TEXT_BYTES_MAX, "a message fits its datagram");
 	memcpy(cell->cell.datagram + WIRE_HEADER_BYTES, text, text_bytes);
 	cell->payload_bytes = 0;
-	link_seal(link, session, cell,
-		  &(struct wire_header){
-			  .type = text[0], .path = path, .text_bytes = (uint16_t)text_bytes});
-	link_queue(link, cell, true);
+	link_queue(link, cell, text_bytes, path);
 	cell->held = 0; /* free once the port gives it back */
 }
 
@@ -320,16 +324,11 @@ void link_send_message(struct link *link, const uint8_t *text, uint32_t text_byt
 void link_send_shard(struct link *link, struct packet_cell *cell, const struct wire_shard *shard,
 		     unsigned path)
 {
-	must(!packet_cell_busy(cell), "a cell is not sealed while the port reads it");
-	struct link_session *session = session_for_sending(link);
-	if (!session)
+	must(!packet_cell_busy(cell), "a cell is not written while the port reads it");
+	if (!link_can_send(link))
 		return;
 	wire_shard_encode(shard, cell->cell.datagram + WIRE_HEADER_BYTES);
-	link_seal(link, session, cell,
-		  &(struct wire_header){.type = WIRE_SHARD,
-					.path = (uint8_t)path,
-					.text_bytes = WIRE_SHARD_TEXT_BYTES});
-	link_queue(link, cell, false);
+	link_queue(link, cell, WIRE_SHARD_TEXT_BYTES, path);
 }
 
 unsigned link_path_for(const struct link *link, lsn_t lsn, unsigned column)
@@ -397,12 +396,14 @@ static void link_ratchet(struct link *link, ns_t now)
 
 static void path_drain(struct link *link, struct link_path *path, struct effects *fx)
 {
+	struct link_session *session = session_for_sending(link);
 	pace_fill(&path->pace, fx->now);
-	for (;;) {
+	while (session) {
 		struct cell_list *list = path->urgent.head ? &path->urgent : &path->bulk;
 		if (!list->head || !pace_take(&path->pace, list->head->length))
 			return;
 		struct cell *cell = cell_list_pop(list);
+		link_seal(link, session, packet_cell_of(cell));
 		packet_cell_of(cell)->queued = 0;
 		cell->in_port = 1;
 		path->queued_bytes -= cell->length;
@@ -412,13 +413,18 @@ static void path_drain(struct link *link, struct link_path *path, struct effects
 	}
 }
 
+void link_drain(struct link *link, struct effects *fx)
+{
+	for (unsigned i = 0; i < link->path_count; i++)
+		path_drain(link, &link->path[i], fx);
+}
+
 void link_turn(struct link *link, struct effects *fx)
 {
 	if (link_can_send(link))
 		link_liveness(link, fx->now);
 	link_ratchet(link, fx->now);
-	for (unsigned i = 0; i < link->path_count; i++)
-		path_drain(link, &link->path[i], fx);
+	link_drain(link, fx);
 }
 
 ns_t link_deadline(const struct link *link, ns_t now)

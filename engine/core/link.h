@@ -64,7 +64,7 @@ struct link {
 	uint32_t datagram_bytes_max; /* the least of all paths */
 	struct uuid instance, peer_instance;
 	ns_t echoed_ns; /* newest of our keepalives that the peer has opened */
-	bool linked; /* heard from the peer lately */
+	bool linked;	/* heard from the peer lately */
 	ns_t linked_since;
 	bool peer_bye;
 	struct link_session session[LINK_SESSIONS]; /* [0] the newest */
@@ -107,6 +107,8 @@ void link_send_shard(struct link *, struct packet_cell *, const struct wire_shar
 /* The path for column i of a record: spread so that no path has more than its share. */
 unsigned link_path_for(const struct link *, lsn_t, unsigned column);
 
+/* Seals and sends what the pace lets out now: while it is still in the cache. */
+void link_drain(struct link *, struct effects *);
 /* Keepalives, liveness, ratchet, and what the pace lets out. */
 void link_turn(struct link *, struct effects *);
 ns_t link_deadline(const struct link *, ns_t now);

@@ -179,6 +179,7 @@ void window_commit(struct primary *primary, struct operation *operation, struct 
 	if (sent->has_payload)
 		slot_encode(primary, sent);
 	slot_send(primary, sent, fx->now);
+	link_drain(&primary->tools->link, fx);
 }
 
 /* The record that closes a catch-up: it carries no block and needs no local write. */
