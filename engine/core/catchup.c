@@ -102,10 +102,14 @@ static bool block_matches(struct primary *primary, struct compare *compare, cons
 	const struct wire_tag *tag = &compare->tags.tag[compare->at];
 	uint32_t block_bytes = block_bytes_of(primary, compare->volume);
 	bool data = tag->kind == RECORD_DATA;
+	bool reads_as_zeros = tag->kind == RECORD_ZERO || tag->kind == RECORD_DISCARD;
 	if (!data && !all_zeros(block, block_bytes))
 		return false;
 	if (tag->kind == 0)
 		return true;
+	/* Damaged there, or no version of a block at all: nothing matches that. */
+	if ((!data && !reads_as_zeros) || !tag->identity.lsn)
+		return false;
 	struct seal_context context = {
 		.identity = tag->identity,
 		.volume = intent_identity_of(primary->intent)->volume[compare->volume].id,

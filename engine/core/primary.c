@@ -172,12 +172,12 @@ struct primary *primary_new(struct tools *tools, struct core_group *group, uint8
 	primary->export_first = export_first;
 	primary->window_count = window_records(group);
 	primary->cells_per_record = record_cells(group, payload_bytes_max);
+	if (!primary_memory(primary, group) || !primary_intent(primary, group))
+		return NULL;
 	for (unsigned i = 0; i < group->volume_count; i++) {
 		memcpy(primary->key[i], group->volume[i].key, KEY_BYTES);
 		keys_wipe(group->volume[i].key, KEY_BYTES);
 	}
-	if (!primary_memory(primary, group) || !primary_intent(primary, group))
-		return NULL;
 	return primary;
 }
 
