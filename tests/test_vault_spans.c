@@ -108,12 +108,41 @@ static void test_void_records(void **state)
 	rig_free(rig);
 }
 
+/* One message cannot use up the lsns of a group. */
+static void test_far_ahead(void **state)
+{
+	static const lsn_t firsts[] = {UINT64_MAX, UINT64_MAX - 1, 1ull << 62, 1ull << 41};
+	for (unsigned row = 0; row < ARRAY_COUNT(firsts); row++) {
+		struct rig *rig = rig_new(four_two, 5, SEGMENT);
+		rig_start(rig, ALL);
+		rig_open_span(rig);
+		rig_write(rig, 0, 1, RECORD_DATA, 0);
+		rig_settle(rig);
+		struct wire_open open = {.span = rig->span};
+		open.span.id.bytes[5] = 9;
+		open.span.parent = rig->span.id;
+		open.span.parent_last = rig->vault->consistent;
+		open.span.first = firsts[row];
+		for (unsigned i = 0; i < 2; i++) {
+			vault_open_received(rig->vault, &open, &rig->fx);
+			rig_settle(rig);
+		}
+		if (rig->vault->highest > rig->lsn || rig->vault->meta.spans.count != 1)
+			fail_msg("row %u: was taken", row);
+		rig_write(rig, 0, 1, RECORD_DATA, 0);
+		rig_settle(rig);
+		assert_int_equal(rig->vault->durable, rig->lsn);
+		rig_free(rig);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_many_spans),
 		cmocka_unit_test(test_promote_in_fold),
 		cmocka_unit_test(test_void_records),
+		cmocka_unit_test(test_far_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,8 @@
 
 static const ns_t deadline_busy_ns = 500 * NS_PER_US, deadline_idle_ns = 100 * NS_PER_MS;
 
+static const lsn_t first_ahead_max = 1ull << 40;
+
 enum { BATCH_BYTES_MAX = 1024 * 1024 };
 
 /* ---- stores: opening and judging ---- */
@@ -452,7 +454,9 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 			span_begin(vault, fx);
 		return 0;
 	}
-	if (span->generation < vault->meta.generation || !parent_last_allowed(vault, span))
+	/* No honest writer is that far ahead; lsns are not to be used up by one message. */
+	if (span->generation < vault->meta.generation || !parent_last_allowed(vault, span) ||
+	    span->first > vault->highest + first_ahead_max)
 		return -ESTALE;
 	if (!receive_idle(vault))
 		return -EAGAIN;
