@@ -35,9 +35,10 @@ struct core_group {
 	bool sync_flush; /* sync: flush instead of every write */
 	uint8_t volume_count;
 	struct core_volume volume[VOLUMES_PER_GROUP_MAX];
-	uint16_t intent_file;  /* primary */
-	uint64_t window_bytes; /* primary: packets kept until durable; vault: records in memory
-				  until stored */
+	uint16_t intent_file;	 /* primary */
+	uint64_t span_bytes_max; /* primary: sealed under one subkey; 0: 2^40 */
+	uint64_t window_bytes;	 /* primary: packets kept until durable; vault: records in memory
+				    until stored */
 	/* vault: one per shard index. present = the directory was there and its files are open */
 	struct {
 		bool present;

@@ -253,6 +253,7 @@ static void choose_span(struct primary *primary, const struct uuid *parent, lsn_
 		.parent = *parent,
 		.parent_last = parent_last};
 	primary->span_chosen = true;
+	primary->span_bytes = 0;
 	primary->lsn_next = primary->span.first;
 	lsn_t before = primary->span.first - 1;
 	primary->released = primary->local_point = primary->device_synced = before;
@@ -409,6 +410,22 @@ static void catch_up_ended(struct primary *primary, struct effects *fx)
 	primary_enter(primary, PRIMARY_SPANNING, fx);
 }
 
+/* A span that has sealed its share ends once all of it is durable; the next one goes on from there.
+ */
+static void span_ended(struct primary *primary, struct effects *fx)
+{
+	if (!span_full(primary) || !window_empty(primary))
+		return;
+	struct uuid parent = primary->span.id;
+	lsn_t last = primary->lsn_next - 1;
+	primary->span_open = false;
+	primary->caught_up =
+		true; /* offered again as it is, never chosen anew from the vault's word */
+	choose_span(primary, &parent, last, last);
+	primary->span.kind = SPAN_IN_ORDER;
+	primary_enter(primary, PRIMARY_SPANNING, fx);
+}
+
 /* ---- turn ---- */
 static void primary_ask(struct primary *primary, struct effects *fx)
 {
@@ -469,6 +486,8 @@ void primary_turn(struct primary *primary, struct effects *fx)
 	requests_flushed(primary, fx);
 	if (primary->state == PRIMARY_CATCHING_UP)
 		catch_up_ended(primary, fx);
+	if (primary->state == PRIMARY_REPLICATING)
+		span_ended(primary, fx);
 	intent_turn(primary->intent, fx);
 }
 

@@ -125,6 +125,7 @@ struct primary {
 	/* history */
 	struct span span;
 	bool span_open;	  /* records may be drawn */
+	uint64_t span_bytes; /* sealed in it */
 	bool span_chosen; /* span is what we offer (again, after the vault restarts) */
 	lsn_t lsn_next;
 	/* window: slot of an lsn is lsn % window_count; [released + 1, lsn_next) are kept */
@@ -207,6 +208,7 @@ void scratch_give(struct primary *, uint8_t *);
 void device_sync_turn(struct primary *, struct effects *);
 /* primary_remote.c */
 bool window_has_room(const struct primary *);
+bool span_full(const struct primary *);
 struct sent *window_slot(const struct primary *, lsn_t);
 void window_commit(struct primary *, struct operation *, struct effects *);
 void window_commit_end(struct primary *, struct effects *);

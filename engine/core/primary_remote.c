@@ -24,9 +24,17 @@ static bool slot_kept(const struct primary *primary, lsn_t lsn)
 	       window_slot(primary, lsn)->lsn == lsn;
 }
 
+/* docs/semantics.md "spans": a subkey seals 2^40 bytes at the most (SP 800-38D, with a margin). */
+bool span_full(const struct primary *primary)
+{
+	uint64_t most =
+		primary->config->span_bytes_max ? primary->config->span_bytes_max : 1ull << 40;
+	return primary->span.kind == SPAN_IN_ORDER && primary->span_bytes >= most;
+}
+
 bool window_has_room(const struct primary *primary)
 {
-	return primary->span_open && primary->lsn_next <= primary->credit &&
+	return primary->span_open && !span_full(primary) && primary->lsn_next <= primary->credit &&
 	       primary->lsn_next - primary->released <= primary->window_count - 1 &&
 	       primary->tools->cells.free_count >= primary->cells_per_record;
 }
@@ -89,6 +97,7 @@ static void slot_seal(struct primary *primary, struct sent *sent, const uint8_t 
 		primary->key[sent->draft.volume], &record->identity.span);
 	seal_block(primary->tools->aead, subkey, &context, piece, count, record->tag);
 	primary->seals++;
+	primary->span_bytes += volume->block_bytes;
 	for (unsigned i = 0; i < count; i++)
 		record->block_crc = crc32c_more(record->block_crc, piece[i].out, piece[i].length);
 }

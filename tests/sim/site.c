@@ -28,6 +28,7 @@ static void config_common(struct world *world, unsigned site)
 	group->sync_flush = options->sync_flush;
 	group->volume_count = options->volumes;
 	group->window_bytes = 32 * options->block_bytes;
+	group->span_bytes_max = options->span_blocks * (uint64_t)options->block_bytes;
 	group->segment_bytes = options->segment_bytes;
 	group->segment_count = options->segments;
 	for (unsigned i = 0; i < options->volumes; i++) {

@@ -195,6 +195,8 @@ void options_draw(struct options *options, uint64_t seed)
 	options->crashes = (unsigned)chance_between(&chance, 4, 14);
 	options->lose_stores = chance_permille(&chance, 800);
 	options->vault_crash_at_end = chance_permille(&chance, 500);
+	options->span_blocks =
+		chance_permille(&chance, 700) ? 0 : (uint32_t)chance_between(&chance, 20, 200);
 	options->aead = chance_permille(&chance, 500) || !aead_backend_available(AEAD_IPSECMB)
 				? AEAD_OPENSSL
 				: AEAD_IPSECMB;

@@ -29,7 +29,7 @@ struct options {
 	uint8_t quorum, ack, volumes, paths;
 	bool sync_flush, verbose;
 	uint32_t block_bytes, blocks, datagram_bytes;
-	uint32_t segment_bytes, segments;
+	uint32_t segment_bytes, segments, span_blocks;
 	unsigned loss, duplicate, corrupt, reorder; /* per mille of datagrams */
 	ns_t delay_least, delay_most;
 	ns_t disk_least, disk_most;
