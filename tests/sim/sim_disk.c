@@ -89,6 +89,8 @@ static void scatter(const struct io *io, const struct file *file)
 static void file_sync(struct file *file, unsigned covers)
 {
 	covers = covers < file->unsynced_count ? covers : file->unsynced_count;
+	if (!covers)
+		return;
 	for (unsigned i = 0; i < covers; i++) {
 		file_apply(file->durable, &file->unsynced[i]);
 		free(file->unsynced[i].bytes);
