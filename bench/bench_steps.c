@@ -15,7 +15,9 @@ enum {
 	STEP_REQUESTS_MAX = 32,		 /* as a lane takes */
 	STEP_PACKETS = 32,
 	STEPS_PER_DISK = 8, /* of the vault, before its disks answer */
-	ROUND_PACKETS = 1024,
+	/* Of a round: with what the vault touches, packet memory comes round after as many bytes as
+	 * the roofline's. */
+	ROUND_PACKETS = 512,
 };
 
 struct walker {

@@ -74,7 +74,7 @@ struct reading {
 /* What is kept of each lsn until it is durable and its intent is left. */
 struct sent {
 	lsn_t lsn;
-	struct wire_shard draft;
+	struct wire_shard draft;     /* column and offset are those of the datagram sent last */
 	struct operation *operation; /* until answered */
 	struct packet_cell **cell;   /* cell_count of them: fragment-major, then columns */
 	uint16_t cell_count, fragments;

@@ -121,14 +121,14 @@ static void slot_send_cell(struct primary *primary, struct sent *sent, unsigned 
 			   unsigned shift)
 {
 	struct packet_cell *cell = sent->cell[index];
-	struct wire_shard shard = sent->draft;
-	unsigned n = geometry_n(shard.record.geometry), column = index % n;
+	struct wire_shard *shard = &sent->draft;
+	unsigned n = geometry_n(shard->record.geometry), column = index % n;
 	if (sent->has_payload) {
-		shard.record.shard = (uint8_t)column;
-		shard.offset = index / n * shard.cut_bytes;
+		shard->record.shard = (uint8_t)column;
+		shard->offset = index / n * shard->cut_bytes;
 	}
 	unsigned path = link_path_for(&primary->tools->link, sent->lsn, column + shift);
-	link_send_shard(&primary->tools->link, cell, &shard, path);
+	link_send_shard(&primary->tools->link, cell, shard, path);
 }
 
 static void slot_send(struct primary *primary, struct sent *sent, ns_t now)
