@@ -376,6 +376,13 @@ void primary_opened_received(struct primary *primary, const struct wire_opened *
 	if (primary->state != PRIMARY_SPANNING || !uuid_equal(&opened->span, &primary->span.id) ||
 	    opened->result == -EAGAIN)
 		return;
+	if (opened->result == -ESTALE) {
+		/* A newer generation, or points that moved meanwhile: the answer to a hello tells.
+		 */
+		primary_enter(primary, PRIMARY_GREETING, fx);
+		primary->asked_at = fx->now;
+		return;
+	}
 	if (opened->result < 0) {
 		refused(primary, opened->result, fx);
 		return;

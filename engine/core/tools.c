@@ -15,14 +15,21 @@ void *tools_memory(struct tools *tools, uint64_t bytes)
 	memset(memory, 0, bytes);
 	tools->memory_bytes += bytes;
 	must(tools->chunk_count < ARRAY_COUNT(tools->chunk), "the pieces of memory are counted");
-	tools->chunk[tools->chunk_count++] = memory;
+	tools->chunk[tools->chunk_count].bytes = bytes;
+	tools->chunk[tools->chunk_count++].memory = memory;
 	return memory;
 }
 
 void tools_memory_free(struct tools *tools)
 {
-	while (tools->chunk_count)
-		free(tools->chunk[--tools->chunk_count]);
+	/* Merged blocks and opened ones are plaintext, and keys were here: nothing is left behind.
+	 */
+	while (tools->chunk_count) {
+		tools->chunk_count--;
+		keys_wipe(tools->chunk[tools->chunk_count].memory,
+			  tools->chunk[tools->chunk_count].bytes);
+		free(tools->chunk[tools->chunk_count].memory);
+	}
 }
 
 struct uuid tools_uuid(struct tools *tools)

@@ -17,7 +17,10 @@ struct tools {
 	uint8_t entropy[64]; /* secret seed of identities */
 	uint64_t entropy_drawn;
 	uint64_t memory_bytes;
-	void *chunk[1024]; /* all that was allocated, to be freed at the end */
+	struct {
+		void *memory;
+		uint64_t bytes;
+	} chunk[1024]; /* all that was allocated, to be wiped and freed at the end */
 	unsigned chunk_count;
 };
 
