@@ -186,10 +186,47 @@ void primary_fini(struct primary *primary)
 	keys_wipe(primary->key, sizeof primary->key);
 }
 
+/* docs/semantics.md "intents": what a killed process left in the cache is read like any other byte,
+ * and would be gone after a power cut. So device and log are synced before either is believed. */
+static void start_synced(struct primary *primary, int32_t result, struct effects *fx)
+{
+	must(primary->start_syncs > 0, "a start waits for the syncs that it asked for");
+	if (result < 0)
+		primary->start_err = result;
+	if (--primary->start_syncs)
+		return;
+	if (primary->start_err)
+		primary_stop(primary, "the device or the intent log cannot be synced",
+			     primary->start_err, fx);
+	else
+		intent_open(primary->intent, fx);
+}
+
+static void start_device_synced(struct io *io, int32_t result, struct effects *fx)
+{
+	start_synced(container_of(io, struct device, sync)->primary, result, fx);
+}
+
+static void start_intent_synced(struct io *io, int32_t result, struct effects *fx)
+{
+	start_synced(container_of(io, struct primary, intent_sync), result, fx);
+}
+
 void primary_start(struct primary *primary, struct effects *fx)
 {
 	primary->unprotected_since = fx->now;
-	intent_open(primary->intent, fx);
+	primary->start_syncs = 1 + primary->config->volume_count;
+	for (unsigned i = 0; i < primary->config->volume_count; i++) {
+		struct device *device = &primary->device[i];
+		device->primary = primary;
+		device->sync = (struct io){.kind = IO_SYNC,
+					   .file = primary->config->volume[i].device,
+					   .done = start_device_synced};
+		effects_io(fx, &device->sync);
+	}
+	primary->intent_sync = (struct io){
+		.kind = IO_SYNC, .file = primary->config->intent_file, .done = start_intent_synced};
+	effects_io(fx, &primary->intent_sync);
 }
 
 bool primary_ready(const struct primary *primary)

@@ -119,7 +119,10 @@ struct primary {
 	ns_t state_since;
 	uint8_t key[VOLUMES_PER_GROUP_MAX][KEY_BYTES];
 	struct intent *intent;
-	bool intent_lost; /* unreadable: everything is compared */
+	bool intent_lost;      /* unreadable: everything is compared */
+	struct io intent_sync; /* at the start, with those of the devices */
+	unsigned start_syncs;  /* that have not completed */
+	int32_t start_err;
 	struct stripe *stripe;
 	uint32_t generation;
 	/* history */
