@@ -326,9 +326,10 @@ static void promote_serve(struct vault *vault, struct effects *fx)
 	vault->serve_point = vault->promote.point;
 	vault->state = VAULT_SERVING;
 	vault->span_accepted = false;
-	say(vault->promoting, "%sserves up to lsn %llu, generation %u",
-	    vault->promoting->text[0] ? "; " : "", (unsigned long long)vault->serve_point,
-	    vault->meta.generation);
+	size_t used = strlen(vault->promoting->text);
+	bool open = used && vault->promoting->text[used - 1] != ' ';
+	say(vault->promoting, "%sserves up to lsn %llu, generation %u", open ? "; " : "",
+	    (unsigned long long)vault->serve_point, vault->meta.generation);
 	effects_note(fx, NOTE_INFO, vault_subject(vault),
 		     "promoted: serves up to lsn %llu, generation %llu",
 		     NOTE_NUMBERS(vault->serve_point, vault->meta.generation, 0));
