@@ -127,9 +127,9 @@ struct primary {
 	uint32_t generation;
 	/* history */
 	struct span span;
-	bool span_open;	  /* records may be drawn */
+	bool span_open;	     /* records may be drawn */
 	uint64_t span_bytes; /* sealed in it */
-	bool span_chosen; /* span is what we offer (again, after the vault restarts) */
+	bool span_chosen;    /* span is what we offer (again, after the vault restarts) */
 	lsn_t lsn_next;
 	/* window: slot of an lsn is lsn % window_count; [released + 1, lsn_next) are kept */
 	struct sent *window;

@@ -43,7 +43,6 @@ void client_init(struct world *world)
 	for (unsigned v = 0; v < world->options.volumes; v++)
 		world->sector_ops[v] = calloc(sectors_of(world), sizeof(unsigned *));
 	world->in_flight_max = 1 + (unsigned)chance_below(&world->chance, OPS_IN_FLIGHT_MAX);
-	world->issued_target = world->options.operations;
 	world_event(world, world->now + NS_PER_MS, EVENT_CLIENT, 0, NULL, 0);
 }
 
@@ -67,11 +66,18 @@ static bool shows(const struct op *op, uint64_t id, bool zeros)
 
 /* Whether this operation must be seen, or something later: acknowledged before the reader asked;
  * after a failover only what is firm. */
+static struct {
+	bool all;	/* all that is firm */
+	uint64_t until; /* and all that was acknowledged before this: write order */
+} owed_after_failover;
+
 static bool owed(const struct op *op, const struct op *reader)
 {
 	if (op->state != OP_ACKNOWLEDGED)
 		return false;
-	return reader ? op->ended < reader->issued : op->firm;
+	if (reader)
+		return op->ended < reader->issued;
+	return (owed_after_failover.all && op->firm) || op->ended < owed_after_failover.until;
 }
 
 static bool sector_allowed(struct world *world, unsigned volume, uint64_t sector, uint64_t id,
@@ -157,13 +163,8 @@ static void op_request(struct world *world, struct op *op)
 		sector_fill(request->data + i * SECTOR_BYTES, op->id, op->volume, op->sector + i);
 }
 
-static struct op *op_new(struct world *world, unsigned kind)
+static void op_draw(struct world *world, struct op *op)
 {
-	must(world->op_count < OPERATIONS_MAX, "operations are counted");
-	struct op *op = &world->op[world->op_count];
-	op->id = ++world->op_count;
-	op->kind = (uint8_t)kind;
-	op->state = OP_IN_FLIGHT;
 	op->volume = (uint8_t)chance_below(&world->chance, world->options.volumes);
 	op->count = 1 + chance_below(&world->chance,
 				     chance_permille(&world->chance, 300) ? OP_SECTORS_MAX : 16);
@@ -179,21 +180,39 @@ static struct op *op_new(struct world *world, unsigned kind)
 		op->count = min_u64(block * (1 + chance_below(&world->chance, 3)),
 				    sectors - op->sector);
 	}
+}
+
+struct op *client_ask(struct world *world, const struct op *what)
+{
+	must(world->op_count < OPERATIONS_MAX, "operations are counted");
+	struct op *op = &world->op[world->op_count];
+	*op = *what;
+	op->id = ++world->op_count;
+	op->state = OP_IN_FLIGHT;
+	op_request(world, op);
+	op->issued = ++world->clock;
+	if (op->kind == OP_WRITE || op->kind == OP_ZERO)
+		for (uint64_t i = 0; i < op->count; i++)
+			sector_add(world, op->volume, op->sector + i, (unsigned)(op->id - 1));
+	world->in_flight++;
+	site_submit(world, SITE_PRIMARY, &op->request);
 	return op;
+}
+
+bool client_answered_op(const struct op *op)
+{
+	return op->state == OP_ACKNOWLEDGED;
 }
 
 static void op_issue(struct world *world)
 {
 	uint64_t dice = chance_below(&world->chance, 100);
-	unsigned kind = dice < 60 ? OP_WRITE : dice < 70 ? OP_ZERO : dice < 92 ? OP_READ : OP_FLUSH;
-	struct op *op = op_new(world, kind);
-	op_request(world, op);
-	op->issued = ++world->clock;
-	if (kind == OP_WRITE || kind == OP_ZERO)
-		for (uint64_t i = 0; i < op->count; i++)
-			sector_add(world, op->volume, op->sector + i, (unsigned)(op->id - 1));
-	world->in_flight++;
-	site_submit(world, SITE_PRIMARY, &op->request);
+	struct op op = {.kind = dice < 60   ? OP_WRITE
+				: dice < 70 ? OP_ZERO
+				: dice < 92 ? OP_READ
+					    : OP_FLUSH};
+	op_draw(world, &op);
+	client_ask(world, &op);
 }
 
 void client_turn(struct world *world)
@@ -237,6 +256,7 @@ void client_answered(struct world *world, struct request *request)
 	op->state = OP_ACKNOWLEDGED;
 	world->acks++;
 	op->firm = !world->options.sync_flush || op->fua;
+	world->firm_acks += op->kind != OP_READ && (op->firm || op->kind == OP_FLUSH);
 	if (op->kind == OP_FLUSH)
 		flush_answered(world, op);
 	if (op->kind == OP_READ) {
@@ -247,12 +267,12 @@ void client_answered(struct world *world, struct request *request)
 	op->buffer = NULL;
 }
 
-void client_crashed(struct world *world)
+void client_crashed(struct world *world, enum crash kind)
 {
 	world->clock++;
 	for (unsigned i = 0; i < world->op_count; i++) {
 		struct op *op = &world->op[i];
-		bool lost_cache = op->state == OP_ACKNOWLEDGED && !op->firm;
+		bool lost_cache = kind == CRASH_POWER && op->state == OP_ACKNOWLEDGED && !op->firm;
 		if (op->state != OP_IN_FLIGHT && !lost_cache)
 			continue;
 		if (op->state == OP_IN_FLIGHT)
@@ -269,41 +289,76 @@ static bool checker_answered(struct world *world)
 	       !world->site[SITE_VAULT].alive;
 }
 
-/* docs/semantics.md "intents": what is in no open region is equal on both sides, acknowledged or
- * not. */
-static void check_device(struct world *world, unsigned volume, const uint8_t *bytes)
+static bool checker_read(struct world *world, unsigned volume, uint8_t *buffer)
 {
-	uint16_t device = world->start[SITE_PRIMARY].group[0].volume[volume].device;
-	const uint8_t *durable = world->site[SITE_PRIMARY].file[device].durable;
-	for (uint64_t s = 0; s < sectors_of(world) && !world->failed; s++)
-		if (memcmp(bytes + s * SECTOR_BYTES, durable + s * SECTOR_BYTES, SECTOR_BYTES) != 0)
-			world_fail(world,
-				   "volume %u sector %llu: the vault has %llu, the device %llu",
-				   volume, (unsigned long long)s,
-				   (unsigned long long)get_u64(bytes + s * SECTOR_BYTES + 16),
-				   (unsigned long long)get_u64(durable + s * SECTOR_BYTES + 16));
+	struct request *request = &world->op[OPERATIONS_MAX - 1].request;
+	*request = (struct request){.kind = REQUEST_READ,
+				    .export = (uint16_t)volume,
+				    .length = (uint32_t)(sectors_of(world) * SECTOR_BYTES),
+				    .data = buffer};
+	site_submit(world, SITE_VAULT, request);
+	world_run(world, world->now + 60 * NS_PER_S, checker_answered);
+	if (world->failed)
+		return false;
+	if (!checker_answered(world))
+		world_fail(world, "a read of the vault never ended");
+	else if (request->result < 0 && world->options.lose_more)
+		world->refused++; /* too much is lost: an error is the right answer */
+	else if (request->result < 0)
+		world_fail(world, "a read of the vault failed with %d", request->result);
+	return !world->failed && request->result == 0;
 }
 
-void client_check_all(struct world *world)
+/* The newest that is there: all that was acknowledged before it was asked for is there too. */
+static uint64_t newest_shown(const struct world *world, const uint8_t *buffer)
+{
+	uint64_t newest = 0;
+	for (uint64_t i = 0; i < sectors_of(world); i++) {
+		const uint8_t *at = buffer + i * SECTOR_BYTES;
+		uint64_t id = get_u64(at + 16);
+		if (memcmp(at, canary, sizeof canary) == 0 && id >= 1 && id <= world->op_count)
+			newest = max_u64(newest, world->op[id - 1].issued);
+	}
+	return newest;
+}
+
+static void check_equal(struct world *world, unsigned volume, const uint8_t *buffer)
+{
+	for (uint64_t i = 0; i < sectors_of(world) && !world->failed; i++) {
+		const uint8_t *vault = buffer + i * SECTOR_BYTES;
+		const uint8_t *device = world->device_copy[volume] + i * SECTOR_BYTES;
+		if (memcmp(vault, device, SECTOR_BYTES) != 0)
+			world_fail(
+				world,
+				"volume %u sector %llu: the sites were equal, now the vault serves "
+				"operation %llu and the device has %llu",
+				volume, (unsigned long long)i,
+				(unsigned long long)get_u64(vault + 16),
+				(unsigned long long)get_u64(device + 16));
+	}
+}
+
+void client_check_all(struct world *world, bool all)
 {
 	uint64_t bytes = sectors_of(world) * SECTOR_BYTES;
-	uint8_t *buffer = aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES));
+	uint8_t *buffer[VOLUMES_PER_GROUP_MAX] = {0};
+	bool good[VOLUMES_PER_GROUP_MAX] = {0};
+	owed_after_failover.all = all;
+	owed_after_failover.until = 0;
 	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++) {
-		struct request *request = &world->op[OPERATIONS_MAX - 1].request;
-		*request = (struct request){.kind = REQUEST_READ,
-					    .export = (uint16_t)v,
-					    .length = (uint32_t)bytes,
-					    .data = buffer};
-		site_submit(world, SITE_VAULT, request);
-		world_run(world, world->now + 60 * NS_PER_S, checker_answered);
-		if (!checker_answered(world))
-			world_fail(world, "a read of the vault never ended");
-		else if (request->result < 0)
-			world_fail(world, "a read of the vault failed with %d", request->result);
-		else
-			client_check_read(world, v, 0, sectors_of(world), buffer, NULL);
-		if (world->converged && !world->failed)
-			check_device(world, v, buffer);
+		buffer[v] = aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES));
+		good[v] = checker_read(world, v, buffer[v]);
+		if (good[v])
+			owed_after_failover.until =
+				max_u64(owed_after_failover.until, newest_shown(world, buffer[v]));
 	}
-	free(buffer);
+	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++) {
+		if (!good[v])
+			continue;
+		client_check_read(world, v, 0, sectors_of(world), buffer[v], NULL);
+		if (world->converged)
+			check_equal(world, v, buffer[v]);
+	}
+	for (unsigned v = 0; v < world->options.volumes; v++)
+		free(buffer[v]);
 }

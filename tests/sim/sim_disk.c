@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Simulated disks. A write is in the cache when it completes and durable after a sync that was
- * submitted later (or at once when it asks for that); a crash keeps any subset of what was not yet
- * durable, tears entries at 512 bytes, and loses the rest. */
+ * submitted later (or at once when it asks for that). A power cut keeps any subset of what was not
+ * yet durable, tears entries at 512 bytes, and loses the rest; a killed process leaves the cache as
+ * it is, with any part of what was on its way. */
 #include "world.h"
 
 #include <errno.h>
@@ -68,9 +69,11 @@ void disk_take(struct world *world, struct site *site, struct io *io)
 	}
 	if (io->kind == IO_SYNC)
 		pending->sync_covers = file->unsynced_count;
-	ns_t delay =
-		chance_between(&world->chance, world->options.disk_least, world->options.disk_most);
-	world_event(world, world->now + delay, EVENT_DISK, site->index, NULL, number);
+	ns_t delay = chance_between(&world->chance, world->options.disk_least,
+				    world->options.disk_most) +
+		     chance_below(&world->chance, file->slow + 1);
+	world_event(world, max_u64(world->now, file->stalled) + delay, EVENT_DISK, site->index,
+		    NULL, number);
 }
 
 static void scatter(const struct io *io, const struct file *file)
@@ -116,12 +119,31 @@ static void file_supersede(struct file *file, const struct unsynced *newer)
 	}
 }
 
+/* As kernels do: what a failed sync did not write is clean from then on. It is read from the cache
+ * until the power goes, and no later sync writes it. */
+static void file_forget(struct file *file, const struct pending *pending)
+{
+	struct unsynced entry = {
+		.offset = pending->offset, .length = pending->length, .bytes = pending->bytes};
+	for (unsigned i = 0; i < file->unsynced_count; i++)
+		free(file->unsynced[i].bytes);
+	file->unsynced_count = 0;
+	if (pending->kind == IO_WRITE || pending->kind == IO_WRITE_DURABLE)
+		file_apply(file->cached, &entry);
+	file->failed = false;
+}
+
 static int32_t pending_apply(struct pending *pending, struct file *file)
 {
 	struct unsynced entry = {
 		.offset = pending->offset, .length = pending->length, .bytes = pending->bytes};
-	if (file->failed && pending->kind != IO_READ)
+	if (file->failed && pending->kind != IO_READ) {
+		if (file->forgets)
+			file_forget(file, pending);
 		return -EIO;
+	}
+	if (file->lies && pending->kind == IO_SYNC)
+		return 0;
 	switch (pending->kind) {
 	case IO_READ:
 		scatter(pending->io, file);
@@ -132,6 +154,12 @@ static int32_t pending_apply(struct pending *pending, struct file *file)
 		pending->bytes = NULL;
 		return (int32_t)pending->length;
 	case IO_WRITE_DURABLE:
+		if (file->lies) {
+			file_apply(file->cached, &entry);
+			file_remember(file, entry);
+			pending->bytes = NULL;
+			return (int32_t)pending->length;
+		}
 		/* Its own bytes only: what other writes left in the cache stays there, but none of
 		 * it may come later than these. */
 		file_supersede(file, &entry);
@@ -179,13 +207,29 @@ void disk_complete(struct world *world, struct site *site, uint32_t number)
 		(struct completion){.io = pending->io, .result = result};
 }
 
-/* One entry of those that were on their way: whole, in part, or not at all. */
-static void crash_entry(struct world *world, struct file *file, const struct unsynced *entry)
+/* What becomes of what was on its way: of all of it, or of each by itself. */
+enum fate { FATE_LOST, FATE_WHOLE, FATE_PART, FATE_EACH };
+
+static enum fate draw_fate(struct world *world, enum fate mood)
 {
-	unsigned fate = (unsigned)chance_below(&world->chance, 3);
-	if (fate == 0 || file->failed)
+	return mood == FATE_EACH ? (enum fate)chance_below(&world->chance, FATE_EACH) : mood;
+}
+
+static enum fate draw_mood(struct world *world)
+{
+	return chance_permille(&world->chance, 500)
+		       ? FATE_EACH
+		       : (enum fate)chance_below(&world->chance, FATE_PART);
+}
+
+/* One entry of those that were on their way: whole, in part, or not at all. */
+static void crash_entry(struct world *world, struct file *file, const struct unsynced *entry,
+			enum fate mood)
+{
+	enum fate fate = draw_fate(world, mood);
+	if (fate == FATE_LOST || file->failed)
 		return;
-	if (fate == 1) {
+	if (fate == FATE_WHOLE) {
 		file_apply(file->durable, entry);
 		return;
 	}
@@ -198,12 +242,54 @@ static void crash_entry(struct world *world, struct file *file, const struct uns
 	}
 }
 
-void disk_crash(struct world *world, struct site *site)
+/* The process is gone, the machine is not: of what was on its way any part is in the cache. */
+static void kill_entry(struct world *world, struct file *file, const struct unsynced *entry,
+		       enum fate mood)
 {
+	enum fate fate = draw_fate(world, mood);
+	if (fate == FATE_LOST || file->failed)
+		return;
+	for (uint64_t at = 0; at < entry->length; at += PAGE_BYTES) {
+		struct unsynced page = {.offset = entry->offset + at, .length = PAGE_BYTES};
+		if (fate == FATE_PART && chance_permille(&world->chance, 500))
+			continue;
+		if (entry->bytes) {
+			page.bytes = malloc(PAGE_BYTES);
+			memcpy(page.bytes, entry->bytes + at, PAGE_BYTES);
+		}
+		file_apply(file->cached, &page);
+		file_remember(file, page);
+	}
+}
+
+static void disk_kill(struct world *world, struct site *site)
+{
+	enum fate mood = draw_mood(world);
+	for (unsigned i = 0; i < PENDING_MAX; i++) {
+		struct pending *pending = &site->pending[i];
+		if (!pending->open)
+			continue;
+		struct unsynced entry = {.offset = pending->offset,
+					 .length = pending->length,
+					 .bytes = pending->bytes};
+		if (pending->kind != IO_READ && pending->kind != IO_SYNC)
+			kill_entry(world, &site->file[pending->file], &entry, mood);
+		free(pending->bytes);
+		*pending = (struct pending){0};
+	}
+}
+
+void disk_crash(struct world *world, struct site *site, enum crash kind)
+{
+	if (kind == CRASH_PROCESS) {
+		disk_kill(world, site);
+		return;
+	}
+	enum fate mood = draw_mood(world);
 	for (unsigned i = 0; i < site->file_count; i++) {
 		struct file *file = &site->file[i];
 		for (unsigned j = 0; j < file->unsynced_count; j++) {
-			crash_entry(world, file, &file->unsynced[j]);
+			crash_entry(world, file, &file->unsynced[j], mood);
 			free(file->unsynced[j].bytes);
 		}
 		file->unsynced_count = 0;
@@ -216,7 +302,7 @@ void disk_crash(struct world *world, struct site *site)
 					 .length = pending->length,
 					 .bytes = pending->bytes};
 		if (pending->kind != IO_READ && pending->kind != IO_SYNC)
-			crash_entry(world, &site->file[pending->file], &entry);
+			crash_entry(world, &site->file[pending->file], &entry, mood);
 		free(pending->bytes);
 		*pending = (struct pending){0};
 	}

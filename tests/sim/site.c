@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static const ns_t session_interval_ns = 20 * NS_PER_MS;
 
@@ -75,6 +76,11 @@ static void format_primary(struct world *world)
 	intent_format(&config, &identity, image);
 	group->intent_file = (uint16_t)disk_file(site, "intent", bytes);
 	file_fill(&site->file[group->intent_file], 0, image, bytes);
+	if (chance_permille(&world->chance, 300))
+		site->file[group->intent_file].slow = world->options.slow_most;
+	bool slow = chance_permille(&world->chance, 300);
+	for (unsigned i = 0; slow && i < group->volume_count; i++)
+		site->file[group->volume[i].device].slow = world->options.slow_most;
 	free(image);
 }
 
@@ -130,8 +136,16 @@ static void format_vault(struct world *world)
 	}
 	for (unsigned i = 0; i < geometry_n(group->geometry); i++)
 		meta.incarnation[i] = 1;
-	for (unsigned i = 0; i < geometry_n(group->geometry); i++)
+	unsigned slow = (unsigned)chance_below(&world->chance, geometry_n(group->geometry));
+	for (unsigned i = 0; i < geometry_n(group->geometry); i++) {
+		unsigned first = world->site[SITE_VAULT].file_count;
 		format_store(world, &meta, i);
+		bool slows = (i + slow) % geometry_n(group->geometry) < world->options.slow_stores;
+		for (unsigned f = first; slows && f < world->site[SITE_VAULT].file_count; f++)
+			if (f == group->store[i].files.journal ||
+			    chance_permille(&world->chance, 500))
+				world->site[SITE_VAULT].file[f].slow = world->options.slow_most;
+	}
 }
 
 void site_format(struct world *world, unsigned site)
@@ -158,8 +172,11 @@ void site_start(struct world *world, unsigned index)
 		if (world->store_gone[i])
 			config.group[0].store[i].present = false;
 	uint64_t bytes = core_packet_memory_bytes(&config);
-	site->packet_memory = aligned_alloc(PAGE_BYTES, bytes);
-	memset(site->packet_memory, 0, bytes);
+	/* Fresh pages: most cells are never used, and a branch copies what was touched. */
+	site->packet_bytes = align_up(bytes, PAGE_BYTES);
+	site->packet_memory = mmap(NULL, site->packet_bytes, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(site->packet_memory != MAP_FAILED, "the simulated site has memory for packets");
 	site->core = core_new(&config, site->packet_memory);
 	must(site->core, "the simulated site has memory");
 	site->alive = true;
@@ -172,21 +189,22 @@ void site_start(struct world *world, unsigned index)
 	site_step(world, index);
 }
 
-void site_crash(struct world *world, unsigned index)
+void site_crash(struct world *world, unsigned index, enum crash kind)
 {
 	struct site *site = &world->site[index];
 	if (!site->alive)
 		return;
-	world_say(world, "site %u crashes", index);
+	world_say(world, kind == CRASH_POWER ? "site %u loses power" : "site %u is killed", index);
 	world->crashes++;
+	world->kills += kind == CRASH_PROCESS;
 	site->alive = false;
 	site->life++;
-	disk_crash(world, site);
+	disk_crash(world, site, kind);
 	core_free(site->core);
-	free(site->packet_memory);
+	munmap(site->packet_memory, site->packet_bytes);
 	site->core = NULL;
 	if (index == SITE_PRIMARY)
-		client_crashed(world);
+		client_crashed(world, kind);
 	else
 		world->vault_crashed = true;
 }
@@ -194,8 +212,8 @@ void site_crash(struct world *world, unsigned index)
 void site_lose_store(struct world *world, unsigned index)
 {
 	world_say(world, "store %u is lost", index);
-	world->store_gone[index] = true;
-	world->stores_lost++;
+	world->stores_lost += !world->store_spent[index];
+	world->store_gone[index] = world->store_spent[index] = true;
 }
 
 /* A session as a handshake would give it, when one side wants one and both can hear each other. */
@@ -233,6 +251,7 @@ static void datagram_send(struct world *world, unsigned from, const struct cell 
 	bool faults = !world->quiet;
 	world->datagrams++;
 	if (world->partitioned || world->path_cut[cell->path] ||
+	    (world->drops && world->drops(world, from, cell)) ||
 	    (faults && chance_permille(&world->chance, options->loss))) {
 		world->lost++;
 		return;
@@ -240,15 +259,24 @@ static void datagram_send(struct world *world, unsigned from, const struct cell 
 	struct datagram *datagram = malloc(sizeof *datagram + cell->length);
 	datagram->length = cell->length;
 	datagram->path = cell->path;
+	datagram->altered = datagram->held = false;
 	memcpy(datagram->bytes, cell->datagram, cell->length);
 	if (faults && chance_permille(&world->chance, options->corrupt)) {
 		uint64_t bit = chance_below(&world->chance, (uint64_t)cell->length * 8);
 		datagram->bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+		datagram->altered = true;
 		world->corrupted++;
 	}
 	ns_t at = world->now +
 		  chance_between(&world->chance, options->delay_least, options->delay_most);
 	ns_t *last = &world->site[from].path_free[cell->path];
+	/* Some turn up when nobody waits for them any more, in another life of either side. */
+	if (faults && chance_permille(&world->chance, options->late)) {
+		at += chance_below(&world->chance, 3 * NS_PER_S);
+		world->late++;
+		world_event(world, at, EVENT_DATAGRAM, !from, datagram, 0);
+		return;
+	}
 	if (!(faults && chance_permille(&world->chance, options->reorder)))
 		at = max_u64(at, *last);
 	*last = max_u64(*last, at);
@@ -341,17 +369,23 @@ void site_status(struct world *world, unsigned index, struct core_status *status
 	site_step(world, index);
 }
 
-int site_promote(struct world *world, bool accept_loss, struct command *result)
+void site_order(struct world *world, unsigned index, const struct command *command)
 {
-	struct site *site = &world->site[SITE_VAULT];
-	world->command = (struct command){.kind = COMMAND_PROMOTE, .accept_loss = accept_loss};
-	memcpy(world->command.key, world->volume_key, sizeof world->command.key);
+	struct site *site = &world->site[index];
+	world->command = *command;
 	site->command[site->command_count++] = &world->command;
 	world->command_done = false;
-	site_step(world, SITE_VAULT);
+	site_step(world, index);
 	world_run(world, world->now + 60 * NS_PER_S, command_ended);
 	if (!world->command_done && !world->failed)
-		world_fail(world, "a promotion never ended");
+		world_fail(world, "an order was never answered");
+}
+
+int site_promote(struct world *world, bool accept_loss, struct command *result)
+{
+	struct command command = {.kind = COMMAND_PROMOTE, .accept_loss = accept_loss};
+	memcpy(command.key, world->volume_key, sizeof command.key);
+	site_order(world, SITE_VAULT, &command);
 	*result = world->command;
 	return world->command.result;
 }

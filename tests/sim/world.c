@@ -2,16 +2,22 @@
 /* Virtual time, chance from one seed, and the queue of events. */
 #include "world.h"
 
+#include "core/crc.h"
+
 #include <stdarg.h>
 #include <stdlib.h>
 
 /* splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014). */
-uint64_t chance_next(struct chance *chance)
+uint64_t chance_mix(uint64_t z)
 {
-	uint64_t z = chance->state += 0x9e3779b97f4a7c15ull;
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
 	return z ^ z >> 31;
+}
+
+uint64_t chance_next(struct chance *chance)
+{
+	return chance_mix(chance->state += 0x9e3779b97f4a7c15ull);
 }
 
 uint64_t chance_below(struct chance *chance, uint64_t limit)
@@ -37,6 +43,9 @@ void world_say(struct world *world, const char *form, ...)
 	va_start(list, form);
 	vsnprintf(line + at, 160 - (size_t)at, form, list);
 	va_end(list);
+	world->trace = chance_mix(world->trace ^ crc32c(line, strlen(line)));
+	if (world->hear)
+		world->hear(world, line + at);
 	if (world->options.verbose)
 		fprintf(stderr, "%s\n", line);
 }
@@ -59,26 +68,72 @@ static bool event_before(const struct event *a, const struct event *b)
 	return a->at != b->at ? a->at < b->at : a->order < b->order;
 }
 
-void world_event(struct world *world, ns_t at, enum event_kind kind, unsigned site, void *what,
-		 uint32_t number)
+static void event_push(struct world *world, struct event event)
 {
 	if (world->heap_count == world->heap_room) {
 		world->heap_room = world->heap_room ? world->heap_room * 2 : 1024;
 		world->heap = realloc(world->heap, world->heap_room * sizeof *world->heap);
 	}
 	unsigned i = world->heap_count++;
-	struct event event = {.at = max_u64(at, world->now),
-			      .order = ++world->order,
-			      .kind = (uint8_t)kind,
-			      .site = (uint8_t)site,
-			      .life = world->site[site].life,
-			      .what = what,
-			      .number = number};
 	while (i && event_before(&event, &world->heap[(i - 1) / 2])) {
 		world->heap[i] = world->heap[(i - 1) / 2];
 		i = (i - 1) / 2;
 	}
 	world->heap[i] = event;
+}
+
+/* Gives each event the time that it has now: in another order, perhaps. */
+static void heap_rebuild(struct world *world, void (*retime)(struct world *, struct event *),
+			 unsigned site)
+{
+	struct event *old = world->heap;
+	unsigned count = world->heap_count;
+	world->heap = NULL;
+	world->heap_count = world->heap_room = 0;
+	for (unsigned i = 0; i < count; i++) {
+		if (old[i].kind == EVENT_DATAGRAM && old[i].site == site)
+			retime(world, &old[i]);
+		event_push(world, old[i]);
+	}
+	free(old);
+}
+
+static void hold(struct world *world, struct event *event)
+{
+	struct datagram *datagram = event->what;
+	datagram->held = true;
+	event->at = world->now + 10 * NS_PER_S;
+}
+
+static void release(struct world *world, struct event *event)
+{
+	struct datagram *datagram = event->what;
+	if (datagram->held)
+		event->at = world->now + chance_below(&world->chance, 3 * NS_PER_MS);
+	datagram->held = false;
+}
+
+void world_clog(struct world *world, unsigned site)
+{
+	heap_rebuild(world, hold, site);
+}
+
+void world_release(struct world *world)
+{
+	for (unsigned i = 0; i < SITES; i++)
+		heap_rebuild(world, release, i);
+}
+
+void world_event(struct world *world, ns_t at, enum event_kind kind, unsigned site, void *what,
+		 uint32_t number)
+{
+	event_push(world, (struct event){.at = max_u64(at, world->now),
+					 .order = ++world->order,
+					 .kind = (uint8_t)kind,
+					 .site = (uint8_t)site,
+					 .life = world->site[site].life,
+					 .what = what,
+					 .number = number});
 }
 
 static struct event event_pop(struct world *world)
@@ -118,7 +173,10 @@ static void event_happen(struct world *world, const struct event *event)
 		site->packet[site->packet_count++] = (struct packet){.datagram = datagram->bytes,
 								     .length = datagram->length,
 								     .path = datagram->path};
+		world->trace = chance_mix(world->trace ^ crc32c(datagram->bytes, datagram->length));
+		world->altered = datagram->altered;
 		site_step(world, event->site);
+		world->altered = false;
 		free(datagram);
 		return;
 	}
@@ -149,6 +207,7 @@ void world_run(struct world *world, ns_t until, bool (*done)(struct world *))
 			return;
 		struct event event = event_pop(world);
 		world->now = event.at;
+		world->trace = chance_mix(world->trace ^ event.at ^ (uint64_t)event.kind << 56);
 		event_happen(world, &event);
 		sessions_meet(world);
 	}
@@ -187,13 +246,18 @@ void options_draw(struct options *options, uint64_t seed)
 		chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 200);
 	options->corrupt = chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 50);
 	options->reorder = chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 300);
+	options->late = chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 30);
 	options->delay_least = 20 * NS_PER_US;
 	options->delay_most = options->delay_least + chance_below(&chance, 10 * NS_PER_MS);
 	options->disk_least = 30 * NS_PER_US;
 	options->disk_most = options->disk_least + chance_below(&chance, 4 * NS_PER_MS);
+	options->slow_stores =
+		chance_permille(&chance, 400) ? 0 : (unsigned)chance_below(&chance, n);
+	options->slow_most = NS_PER_MS << chance_below(&chance, 7);
 	options->operations = (unsigned)chance_between(&chance, 100, 300);
 	options->crashes = (unsigned)chance_between(&chance, 4, 14);
 	options->lose_stores = chance_permille(&chance, 800);
+	options->lose_more = options->lose_stores && chance_permille(&chance, 250);
 	options->vault_crash_at_end = chance_permille(&chance, 500);
 	options->span_blocks =
 		chance_permille(&chance, 700) ? 0 : (uint32_t)chance_between(&chance, 20, 200);
@@ -207,18 +271,20 @@ void options_print(const struct options *options, FILE *out)
 	fprintf(out,
 		"seed %llu: %u+%u w=%u ack=%u sync=%s volumes=%u x %u blocks of %u, paths=%u "
 		"datagram=%u\n"
-		"  loss=%u dup=%u corrupt=%u reorder=%u per mille, delay %.2f-%.2f ms, disk "
-		"%.2f-%.2f ms\n"
-		"  journal %u x %u KiB, operations=%u crashes=%u lose_stores=%d "
+		"  loss=%u dup=%u corrupt=%u reorder=%u late=%u per mille, delay %.2f-%.2f ms, "
+		"disk "
+		"%.2f-%.2f ms, %u slow stores by %.0f ms\n"
+		"  journal %u x %u KiB, operations=%u crashes=%u lose_stores=%d lose_more=%d "
 		"vault_crash_at_end=%d aead=%s\n",
 		(unsigned long long)options->seed, options->geometry.k, options->geometry.m,
 		options->quorum, options->ack, options->sync_flush ? "flush" : "write",
 		options->volumes, options->blocks, options->block_bytes, options->paths,
 		options->datagram_bytes, options->loss, options->duplicate, options->corrupt,
-		options->reorder, (double)options->delay_least / 1e6,
+		options->reorder, options->late, (double)options->delay_least / 1e6,
 		(double)options->delay_most / 1e6, (double)options->disk_least / 1e6,
-		(double)options->disk_most / 1e6, options->segments, options->segment_bytes / 1024,
-		options->operations, options->crashes, options->lose_stores,
+		(double)options->disk_most / 1e6, options->slow_stores,
+		(double)options->slow_most / 1e6, options->segments, options->segment_bytes / 1024,
+		options->operations, options->crashes, options->lose_stores, options->lose_more,
 		options->vault_crash_at_end, aead_backend_name(options->aead));
 }
 
@@ -229,6 +295,8 @@ void world_init(struct world *world, const struct options *options)
 	world->options = *options;
 	world->chance.state = options->seed ^ 0x6a09e667f3bcc908ull;
 	world->now = NS_PER_S;
+	world->wanderer = SHARDS_MAX;
+	check_begin(world);
 	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)
 		for (unsigned j = 0; j < KEY_BYTES; j++)
 			world->volume_key[i][j] = (uint8_t)chance_next(&world->chance);
@@ -237,7 +305,6 @@ void world_init(struct world *world, const struct options *options)
 		site_format(world, i);
 	}
 	client_init(world);
-	check_seals_reset();
 }
 
 void world_fini(struct world *world)
@@ -245,7 +312,7 @@ void world_fini(struct world *world)
 	for (unsigned i = 0; i < SITES; i++) {
 		struct site *site = &world->site[i];
 		if (site->alive)
-			site_crash(world, i);
+			site_crash(world, i, CRASH_POWER);
 		for (unsigned f = 0; f < site->file_count; f++) {
 			for (unsigned j = 0; j < site->file[f].unsynced_count; j++)
 				free(site->file[f].unsynced[j].bytes);
@@ -257,6 +324,8 @@ void world_fini(struct world *world)
 	for (unsigned i = 0; i < world->heap_count; i++)
 		if (world->heap[i].kind == EVENT_DATAGRAM)
 			free(world->heap[i].what);
+	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)
+		free(world->device_copy[i]);
 	free(world->heap);
 	client_fini(world);
 }

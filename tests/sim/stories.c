@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stories: a hand-written course of events each, in a world without chance. What was heard, in
+ * order - notes of both sites, answers, points - is the assertion. `stories` tells all of them;
+ * `stories NAME` tells one and prints what was heard. */
+#include "world.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+enum { HEARD_BYTES = 16384 };
+static char heard[HEARD_BYTES];
+static unsigned to_drop; /* shards of the primary that still get lost */
+static struct world world;
+
+/* ---- what is heard ---- */
+static void hear(struct world *w, const char *line)
+{
+	size_t used = strlen(heard);
+	must(used + strlen(line) + 2 < sizeof heard, "a story is short");
+	snprintf(heard + used, sizeof heard - used, "%s\n", line);
+}
+
+static bool wait_until(bool (*done)(struct world *))
+{
+	world_run(&world, world.now + 10 * NS_PER_S, done);
+	return done(&world);
+}
+
+static void rest(void)
+{
+	world_run(&world, world.now + 3 * NS_PER_S, NULL);
+}
+
+/* ---- the world of a story ---- */
+static bool drops(struct world *w, unsigned from, const struct cell *cell)
+{
+	enum { TYPE_AT = 1, TYPE_SHARD = 16 };
+	if (from != SITE_PRIMARY || !to_drop || cell->datagram[TYPE_AT] != TYPE_SHARD)
+		return false;
+	to_drop--;
+	return true;
+}
+
+static bool replicating(struct world *w)
+{
+	site_status(w, SITE_PRIMARY, &w->status);
+	return strcmp(w->status.group[0].state, "replicating") == 0;
+}
+
+static void begin_heard(struct geometry geometry, uint8_t quorum)
+{
+	struct options options = {.seed = 1,
+				  .geometry = geometry,
+				  .quorum = quorum,
+				  .ack = ACK_DURABLE,
+				  .volumes = 1,
+				  .paths = 1,
+				  .block_bytes = geometry.k * PAGE_BYTES,
+				  .blocks = 16,
+				  .datagram_bytes = 8972,
+				  .segment_bytes = 128 * 1024,
+				  .segments = 14,
+				  .delay_least = NS_PER_MS,
+				  .delay_most = NS_PER_MS,
+				  .disk_least = NS_PER_MS,
+				  .disk_most = NS_PER_MS,
+				  .aead = AEAD_OPENSSL};
+	heard[0] = 0;
+	to_drop = 0;
+	world_init(&world, &options);
+	world.hear = hear;
+	world.drops = drops;
+	site_start(&world, SITE_VAULT);
+	site_start(&world, SITE_PRIMARY);
+	wait_until(replicating);
+}
+
+static void begin(struct geometry geometry, uint8_t quorum)
+{
+	begin_heard(geometry, quorum);
+	heard[0] = 0;
+}
+
+static void start_both(void)
+{
+	for (unsigned i = 0; i < SITES; i++)
+		if (!world.site[i].alive)
+			site_start(&world, i);
+}
+
+/* ---- what the client does ---- */
+static struct op *ask(unsigned kind, uint64_t block, uint64_t blocks)
+{
+	uint64_t sectors = world.options.block_bytes / SECTOR_BYTES;
+	struct op what = {
+		.kind = (uint8_t)kind, .sector = block * sectors, .count = blocks * sectors};
+	return client_ask(&world, &what);
+}
+
+static bool none_waits(struct world *w)
+{
+	return w->in_flight == 0;
+}
+
+static void answers(void)
+{
+	bool all = wait_until(none_waits);
+	world_say(&world, all ? "answered" : "%u not answered", world.in_flight);
+}
+
+static void writes(uint64_t block, uint64_t blocks)
+{
+	world_say(&world, "writes %llu blocks from %llu", (unsigned long long)blocks,
+		  (unsigned long long)block);
+	ask(OP_WRITE, block, blocks);
+	answers();
+}
+
+static void reads(void)
+{
+	ask(OP_READ, 0, world.options.blocks);
+	answers();
+}
+
+/* ---- what is looked at ---- */
+static void tell_vault(void)
+{
+	char floors[96] = "";
+	site_status(&world, SITE_VAULT, &world.status);
+	const struct group_status *group = &world.status.group[0];
+	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++)
+		snprintf(floors + strlen(floors), sizeof floors - strlen(floors), " %llu",
+			 (unsigned long long)group->store[i].floor);
+	world_say(&world, "vault %s: floors%s, durable %llu, consistent %llu, %llu repaired",
+		  group->state, floors, (unsigned long long)group->durable,
+		  (unsigned long long)group->consistent, (unsigned long long)group->repaired);
+}
+
+static void tell_primary(void)
+{
+	site_status(&world, SITE_PRIMARY, &world.status);
+	const struct group_status *group = &world.status.group[0];
+	world_say(&world, "primary %s: lsn %llu, durable %llu, resent %s", group->state,
+		  (unsigned long long)group->lsn, (unsigned long long)group->durable,
+		  group->records_resent ? "some" : "none");
+}
+
+static void promotes(bool accept_loss)
+{
+	struct command result;
+	int outcome = site_promote(&world, accept_loss, &result);
+	world_say(&world, "promotion %d", outcome);
+	hear(&world, result.text);
+	if (outcome == 0)
+		client_check_all(&world, !accept_loss);
+}
+
+static void wrong_key_promotes(void)
+{
+	struct command command = {.kind = COMMAND_PROMOTE};
+	memset(command.key, 0x55, sizeof command.key);
+	site_order(&world, SITE_VAULT, &command);
+	world_say(&world, "promotion %d", world.command.result);
+	hear(&world, world.command.text);
+}
+
+/* How many of the superblocks that would survive a power cut call this store out. */
+static unsigned recorded_out(unsigned store)
+{
+	const struct core_group *config = &world.start[SITE_VAULT].group[0];
+	unsigned count = 0;
+	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++) {
+		const struct file *file =
+			&world.site[SITE_VAULT].file[config->store[i].files.superblock];
+		bool out = false;
+		for (unsigned copy = 0; copy < 2; copy++) {
+			struct store_group group;
+			const uint8_t *at = file->durable + copy * STORE_SUPERBLOCK_BYTES;
+			if (store_superblock_decode(at, &group, NULL, NULL, NULL, NULL, NULL,
+						    NULL) == 0)
+				out |= group.out >> store & 1;
+		}
+		count += out && i != store;
+	}
+	return count;
+}
+
+/* ---- the stories ---- */
+static void first_write(void)
+{
+	begin_heard((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	rest();
+	tell_vault();
+	tell_primary();
+	reads();
+}
+
+static void lost_datagram(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	to_drop = 2;
+	writes(0, 1);
+	rest();
+	tell_vault();
+	tell_primary();
+}
+
+static void too_few_arrive(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	to_drop = 3;
+	writes(0, 1);
+	rest();
+	tell_vault();
+	tell_primary();
+}
+
+static void vault_restarts(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	world_say(&world, "writes 4 more");
+	ask(OP_WRITE, 2, 4);
+	/* They are on their way, and the vault will not be there. */
+	world_run(&world, world.now + 500 * NS_PER_US, NULL);
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	rest();
+	start_both();
+	answers();
+	rest();
+	tell_vault();
+	tell_primary();
+}
+
+static void primary_restarts(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 8);
+	rest();
+	world.partitioned = true;
+	world_say(&world, "cut off; writes block 2 and block 5");
+	ask(OP_WRITE, 2, 1);
+	ask(OP_WRITE, 5, 1);
+	world_run(&world, world.now + 500 * NS_PER_MS, NULL);
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	world.partitioned = false;
+	rest();
+	start_both();
+	wait_until(replicating);
+	tell_vault();
+	tell_primary();
+	reads();
+}
+
+static void store_fails(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	const struct core_group *config = &world.start[SITE_VAULT].group[0];
+	world.site[SITE_VAULT].file[config->store[1].files.journal].fail_after = 1;
+	writes(1, 1);
+	world_say(&world, "recorded as out on %u others", recorded_out(1));
+	writes(2, 3);
+	rest();
+	tell_vault();
+}
+
+static void both_dark(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 6);
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	rest();
+	start_both();
+	wait_until(replicating);
+	reads();
+	writes(6, 2);
+	tell_vault();
+}
+
+static void primary_gone(void)
+{
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	rest();
+}
+
+static void stores_lost(unsigned first, unsigned count)
+{
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	for (unsigned i = 0; i < count; i++)
+		site_lose_store(&world, first + i);
+	site_start(&world, SITE_VAULT);
+	rest();
+}
+
+static void promotion(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 6);
+	primary_gone();
+	stores_lost(0, 1);
+	promotes(false);
+	tell_vault();
+}
+
+static void primary_lives(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	promotes(false);
+	writes(2, 2);
+}
+
+/* Store 3 was away when blocks 2 and 3 were written; then the stores that have them are lost. */
+static void not_proven(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	rest();
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	world.store_gone[3] = true;
+	site_start(&world, SITE_VAULT);
+	rest();
+	writes(2, 2);
+	primary_gone();
+	world.store_gone[3] = false;
+	stores_lost(0, 2);
+	promotes(false);
+	promotes(true);
+}
+
+static void wrong_key(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	primary_gone();
+	wrong_key_promotes();
+	promotes(false);
+}
+
+static void old_primary(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	world.partitioned = true;
+	world_say(&world, "cut off");
+	rest();
+	promotes(false);
+	world.partitioned = false;
+	world_say(&world, "joined again; writes block 3");
+	ask(OP_WRITE, 3, 1);
+	answers();
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	start_both();
+	rest();
+	tell_primary();
+}
+
+static const struct story {
+	const char *name;
+	void (*tell)(void);
+	const char *expected;
+} stories[] = {
+	/* clang-format off */
+	{"first write", first_write,
+	 "site 1 starts (life 1)\n"
+	 "site 0 starts (life 1)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 0\n"
+	 "site 0: paired with the vault's stores\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 1, generation 1\n"
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "vault vault: floors 1 1 1 1, durable 1, consistent 1, 0 repaired\n"
+	 "primary replicating: lsn 1, durable 1, resent none\n"
+	 "answered\n"},
+	{"lost datagram", lost_datagram,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "vault vault: floors 1 1 1 1, durable 1, consistent 1, 1 repaired\n"
+	 "primary replicating: lsn 1, durable 1, resent none\n"},
+	{"too few arrive", too_few_arrive,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "vault vault: floors 1 1 1 1, durable 1, consistent 1, 1 repaired\n"
+	 "primary replicating: lsn 1, durable 1, resent some\n"},
+	{"vault restarts", vault_restarts,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "writes 4 more\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 2\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 7, generation 1\n"
+	 "answered\n"
+	 "vault vault: floors 6 6 6 6, durable 6, consistent 6, 0 repaired\n"
+	 "primary replicating: lsn 6, durable 6, resent some\n"},
+	{"primary restarts", primary_restarts,
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "cut off; writes block 2 and block 5\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 9, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 2 sent again\n"
+	 "site 1: span opened at lsn 12, generation 1\n"
+	 "site 0: replicating from lsn 12, generation 1\n"
+	 "vault vault: floors 11 11 11 11, durable 11, consistent 11, 0 repaired\n"
+	 "primary replicating: lsn 11, durable 11, resent none\n"
+	 "answered\n"},
+	{"store fails", store_fails,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "writes 1 blocks from 1\n"
+	 "site 1: a write or sync failed (errno 5): the store is out\n"
+	 "site 1: store 1 is out (errno 5): casemate store rebuild brings it back\n"
+	 "answered\n"
+	 "recorded as out on 3 others\n"
+	 "writes 3 blocks from 2\n"
+	 "answered\n"
+	 "vault vault: floors 5 0 5 5, durable 5, consistent 5, 0 repaired\n"},
+	{"both dark", both_dark,
+	 "writes 6 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 6\n"
+	 "site 1: catch-up span opened at lsn 7, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 0 sent again\n"
+	 "site 1: span opened at lsn 8, generation 1\n"
+	 "site 0: replicating from lsn 8, generation 1\n"
+	 "answered\n"
+	 "writes 2 blocks from 6\n"
+	 "answered\n"
+	 "vault vault: floors 9 9 9 9, durable 9, consistent 9, 0 repaired\n"},
+	{"promotion", promotion,
+	 "writes 6 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "store 0 is lost\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 6\n"
+	 "site 1: promoted: serves up to lsn 6, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 6, generation 2\n"
+	 "vault serving: floors 0 6 6 6, durable 6, consistent 6, 0 repaired\n"},
+	{"primary lives", primary_lives,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "promotion -16\n"
+	 "the primary is alive and acknowledges: stop casemated there first (systemctl "
+	 "stop casemated), or cut its link, then promote\n"
+	 "writes 2 blocks from 2\n"
+	 "answered\n"},
+	{"not proven", not_proven,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: store 3 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 2\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 3, generation 1\n"
+	 "writes 2 blocks from 2\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "store 0 is lost\n"
+	 "store 1 is lost\n"
+	 "site 1 starts (life 5)\n"
+	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
+	 "site 1: store 1 is missing: its directory or a file in it is not there\n"
+	 "site 1: 2 of 4 stores in service, consistent point 2\n"
+	 "promotion -61\n"
+	 "not proven: would serve up to lsn 2, but lsn 4 may have been acknowledged; "
+	 "bring stores 0,1 back, or accept the loss with --accept-loss; \n"
+	 "site 1: loss accepted: serves up to lsn 2, lsn 4 may have been acknowledged, "
+	 "0 blocks are lost\n"
+	 "site 1: promoted: serves up to lsn 2, generation 2\n"
+	 "promotion 0\n"
+	 "not proven: would serve up to lsn 2, but lsn 4 may have been acknowledged; "
+	 "bring stores 0,1 back, or accept the loss with --accept-loss; "
+	 "serves up to lsn 2, generation 2\n"},
+	{"wrong key", wrong_key,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "promotion -129\n"
+	 "the key is not the key of volume v0 (nothing is damaged): give the right key URI\n"
+	 "site 1: promoted: serves up to lsn 2, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 2, generation 2\n"},
+	{"old primary", old_primary,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "cut off\n"
+	 "site 1: promoted: serves up to lsn 2, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 2, generation 2\n"
+	 "joined again; writes block 3\n"
+	 "site 0: the vault has a newer generation: it was promoted; this site must not write\n"
+	 "1 not answered\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 0: the vault has a newer generation: it was promoted; this site must not write\n"
+	 "primary refused: lsn 0, durable 0, resent none\n"},
+	/* clang-format on */
+};
+
+/* ---- telling ---- */
+static bool told(const struct story *story, bool print)
+{
+	story->tell();
+	if (world.failed)
+		hear(&world, world.failure);
+	bool same = strcmp(heard, story->expected) == 0;
+	printf("%s  %s\n", same ? "ok    " : "FAILED", story->name);
+	if (print || !same)
+		printf("%s", heard);
+	if (!same)
+		printf("expected was:\n%s", story->expected);
+	world_fini(&world);
+	memset(&world, 0, sizeof world);
+	return same;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned passed = 0, failed = 0;
+	for (unsigned i = 0; i < ARRAY_COUNT(stories); i++) {
+		if (argc > 1 && strcmp(argv[1], stories[i].name) != 0)
+			continue;
+		if (told(&stories[i], argc > 1))
+			passed++;
+		else
+			failed++;
+	}
+	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
+	return failed || !passed;
+}
