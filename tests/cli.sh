@@ -3,7 +3,7 @@
 # The casemate command as an operator or a script meets it: exit codes, words, JSON on every verb.
 # usage: cli.sh CASEMATE CLI_DAEMON
 set -uo pipefail
-casemate=$1 daemon=$2
+casemate=$(realpath "$1") daemon=$(realpath "$2")
 directory=$(mktemp -d) || exit 1
 pids=()
 trap 'kill "${pids[@]}" 2>/dev/null; rm -rf "$directory"' EXIT
