@@ -260,6 +260,22 @@ static void restart_all(struct world *w)
 			site_start(w, i);
 }
 
+/* A process is killed, starts again from what its disks have cached, promises more on top of that,
+ * and then the power goes. */
+static void fault_kill_and_cut(struct world *w)
+{
+	unsigned site = (unsigned)chance_below(&w->chance, 2);
+	after_promise(w);
+	site_crash(w, site, CRASH_PROCESS);
+	restart_all(w);
+	promises = w->firm_acks;
+	world_run(w, w->now + chance_between(&w->chance, 50 * NS_PER_MS, NS_PER_S), promised);
+	if (!w->failed && chance_permille(&w->chance, 500))
+		branch(w);
+	site_crash(w, site, CRASH_POWER);
+	restart_all(w);
+}
+
 /* Until the vault has opened another span; not for ever. */
 static void next_span(struct world *w)
 {
@@ -425,8 +441,10 @@ static void faults(struct world *w)
 		world_run(w, w->now + chance_below(&w->chance, (rested ? 20 : 400) * NS_PER_MS),
 			  NULL);
 		uint64_t dice = chance_below(&w->chance, 100);
-		if (dice < 58)
+		if (dice < 45)
 			fault_crash(w, rested);
+		else if (dice < 58)
+			fault_kill_and_cut(w);
 		else if (dice < 68)
 			fault_catch_up(w);
 		else if (dice < 76)
