@@ -199,7 +199,7 @@ static void branch_run(struct world *w)
 	w->options.lose_more = w->options.lose_stores && chance_permille(&w->chance, 400);
 	w->options.vault_crash_at_end = chance_permille(&w->chance, 500);
 	uint64_t crashes = w->crashes;
-	if (chance_permille(&w->chance, 300))
+	if (chance_permille(&w->chance, w->rested ? 800 : 300))
 		heal(w);
 	w->promoted = w->refused = w->decoded = 0;
 	if (!w->failed)
@@ -295,7 +295,7 @@ static void fault_crash(struct world *w, bool rested)
 	unsigned site = (unsigned)chance_below(&w->chance, 2);
 	if (!rested)
 		after_promise(w);
-	if (!w->failed && chance_permille(&w->chance, 500))
+	if (!w->failed && (rested || chance_permille(&w->chance, 500)))
 		branch(w);
 	enum crash kind = draw_crash(w);
 	site_crash(w, site, kind);
@@ -433,7 +433,7 @@ static void faults(struct world *w)
 {
 	for (unsigned i = 0; i < w->options.crashes && !w->failed; i++) {
 		/* Now and then a rest, so long that regions are no longer intended. */
-		bool rested = chance_permille(&w->chance, 150);
+		bool rested = w->rested = chance_permille(&w->chance, 200);
 		if (rested)
 			world_run(w, w->now + 4 * NS_PER_S, NULL);
 		/* Something is asked for between any two faults. */
@@ -441,7 +441,7 @@ static void faults(struct world *w)
 		world_run(w, w->now + chance_below(&w->chance, (rested ? 20 : 400) * NS_PER_MS),
 			  NULL);
 		uint64_t dice = chance_below(&w->chance, 100);
-		if (dice < 45)
+		if (rested || dice < 45)
 			fault_crash(w, rested);
 		else if (dice < 58)
 			fault_kill_and_cut(w);

@@ -76,7 +76,7 @@ static void format_primary(struct world *world)
 	intent_format(&config, &identity, image);
 	group->intent_file = (uint16_t)disk_file(site, "intent", bytes);
 	file_fill(&site->file[group->intent_file], 0, image, bytes);
-	if (chance_permille(&world->chance, 300))
+	if (chance_permille(&world->chance, 500))
 		site->file[group->intent_file].slow = world->options.slow_most;
 	bool slow = chance_permille(&world->chance, 300);
 	for (unsigned i = 0; slow && i < group->volume_count; i++)

@@ -154,6 +154,7 @@ struct world {
 	bool store_spent[SHARDS_MAX]; /* counts as one of those that may be lost */
 	unsigned wanderer;	      /* a store that comes and goes; SHARDS_MAX: none */
 	bool vault_crashed, quiet;    /* quiet: no more faults, no new operations */
+	bool rested;		      /* nothing was asked for, for a while, until just now */
 	bool altered;		      /* the datagram that is being delivered */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
