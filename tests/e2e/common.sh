@@ -145,7 +145,7 @@ promote() { # promote [OPTION...]
   while true; do
     out=$(ctl vault promote vol0 --key "${P[key]}" --yes "$@" 2>&1)
     code=$?
-    [ $code != 0 ] && [ $SECONDS -lt $until ] || break
+    if [ $code = 0 ] || [ $SECONDS -ge $until ]; then break; fi
     grep -qE "is alive|in a moment" <<<"$out" || break
     sleep 0.2
   done

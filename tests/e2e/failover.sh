@@ -122,7 +122,8 @@ pair_up "$work/q" size=64MiB journal=16MiB
 "$here/writer.py" write "$work/memory" "${P[dir]}/primary/nbd.sock" vol0 20 >"$work/wrote" 2>&1 &
 load=$!
 pids+=("$load")
-sleep 4
+within 20 grep -q connected "$work/wrote"
+sleep 3
 stores=6
 check 'the primary is lost while clients write' primary_lost
 wait "$load"

@@ -18,10 +18,12 @@ if [ "$dev" != memif ] && [ "$(id -u)" != 0 ]; then skip_all 'not root'; fi
 pair_up "$work/p" size=64MiB journal=16MiB dev="$dev" rate=1Gbit/s
 socket=$work/p/primary/nbd.sock
 
-write_for() { # write_for SECONDS: in the background, as $load
+write_for() { # write_for SECONDS: in the background, as $load; until its clients are connected
+  rm -f "$work/wrote"
   timeout -k 1 90 "$here/writer.py" write "$work/memory" "$socket" vol0 "$1" >"$work/wrote" 2>&1 &
   load=$!
   pids+=("$load")
+  within 20 grep -q connected "$work/wrote"
 }
 
 there() { "$here/writer.py" check "$work/memory" "$1" vol0; }
@@ -57,15 +59,14 @@ start_again() { # start_again VICTIM
 total=0
 round() { # round NUMBER VICTIM
   local out
-  write_for 3
-  sleep 0.3
+  write_for 3 || { cat "$work/wrote"; return 1; }
   kill_at_random "$2"
   if [ "$2" = vault ]; then sleep "0.$((RANDOM % 10))"; fi
   start_again "$2" || return 1
   wait "$load" || { echo "the clients saw:"; cat "$work/wrote"; return 1; }
   total=$((total + $(sed -n 's/ writes ack.*//p' "$work/wrote")))
-  out=$(there "$socket") || { echo "$out"; return 1; }
   within 30 replicates || { echo "not protected again:"; ctl primary status; return 1; }
+  out=$(there "$socket") || { echo "$out"; return 1; }
 }
 
 victims=(primary vault primary vault both)

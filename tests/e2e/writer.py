@@ -116,10 +116,9 @@ def check_some(client, memory, first, count):
     return 0
 
 
-def writer(memory, path, export, until, counts, wrongs):
+def writer(memory, client, until, counts, wrongs):
     rng = random.Random()
     try:
-        client = nbd_client.Client(path, export)
         while time.monotonic() < until:
             counts.append(write_once(client, memory, rng, client.size // UNIT))
     except (OSError, nbd_client.Refused) as gone:
@@ -131,10 +130,12 @@ def writer(memory, path, export, until, counts, wrongs):
 
 
 def run_write(memory, path, export, seconds):
-    until = time.monotonic() + seconds
     counts, wrongs = [], []
-    threads = [threading.Thread(target=writer, args=(memory, path, export, until, counts, wrongs))
-               for _ in range(CONNECTIONS)]
+    clients = [nbd_client.Client(path, export) for _ in range(CONNECTIONS)]
+    until = time.monotonic() + seconds
+    threads = [threading.Thread(target=writer, args=(memory, client, until, counts, wrongs))
+               for client in clients]
+    print("connected", flush=True)
     for thread in threads:
         thread.start()
     for thread in threads:
