@@ -248,15 +248,6 @@ int link_open(struct link *link, struct packet *packet, struct opened *opened, n
 	return -EAGAIN;
 }
 
-bool link_peer_changed(struct link *link, struct uuid *known)
-{
-	if (!link->linked || uuid_is_zero(&link->peer_instance) ||
-	    uuid_equal(&link->peer_instance, known))
-		return false;
-	*known = link->peer_instance;
-	return true;
-}
-
 /* ---- sending ---- */
 /* A datagram is sealed when it leaves its queue, not before: so numbers are in the order of
  * sending, whatever overtook it, and the session is the one in use by then. */
@@ -439,14 +430,6 @@ ns_t link_deadline(const struct link *link, ns_t now)
 			deadline = min_u64(deadline, path->said + alive_interval_ns);
 	}
 	return deadline;
-}
-
-uint64_t link_queued_bytes(const struct link *link)
-{
-	uint64_t bytes = 0;
-	for (unsigned i = 0; i < link->path_count; i++)
-		bytes += link->path[i].queued_bytes;
-	return bytes;
 }
 
 ns_t link_round_trip_ns(const struct link *link)

@@ -95,8 +95,6 @@ bool link_can_send(const struct link *);
 /* 0, -EBADMSG (malformed or forged; counted), -ENOKEY (unknown session), -EALREADY (replayed).
  * WIRE_ALIVE is taken here: -EAGAIN. */
 int link_open(struct link *, struct packet *, struct opened *, ns_t now);
-/* Whether the peer's instance is another than at the last call. */
-bool link_peer_changed(struct link *, struct uuid *known);
 
 /* Seals a message into a cell of its own and queues it. Lost silently when there is no session or
  * no cell: every message is repeated by its sender. */
@@ -112,7 +110,6 @@ void link_drain(struct link *, struct effects *);
 /* Keepalives, liveness, ratchet, and what the pace lets out. */
 void link_turn(struct link *, struct effects *);
 ns_t link_deadline(const struct link *, ns_t now);
-uint64_t link_queued_bytes(const struct link *);
 ns_t link_round_trip_ns(const struct link *);
 ns_t link_timeout_ns(const struct link *);
 /* Tells the peer that we stop. */

@@ -145,7 +145,6 @@ struct vault {
 	uint32_t points_mask; /* stores in service when points were last worked out */
 	bool points_changed;
 	/* fold */
-	lsn_t fold_target;
 	bool fold_started,
 		void_tail;     /* void_tail: journals may hold records that a span has voided */
 	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
