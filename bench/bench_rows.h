@@ -3,7 +3,7 @@
 #ifndef CASEMATE_BENCH_ROWS_H
 #define CASEMATE_BENCH_ROWS_H
 
-#include "core/base.h"
+#include "core/wire.h"
 
 #include "bench.h"
 
@@ -18,9 +18,9 @@ enum {
 	BENCH_SOURCE_BYTES = 64 * 1024 * 1024,
 	/* Packets stay until acknowledged, so their memory is walked too. */
 	BENCH_PACKET_COUNT = 1024,
-	BENCH_FRAGMENT_BYTES_MAX = 8832, /* payload of a jumbo packet */
-	BENCH_METADATA_BYTES = 96,	 /* what a packet encrypts */
-	BENCH_HEAD_BYTES = 256,		 /* room before the payload */
+	BENCH_FRAGMENT_BYTES_MAX = 8832,	      /* payload of a jumbo packet */
+	BENCH_METADATA_BYTES = WIRE_SHARD_TEXT_BYTES, /* what a packet encrypts */
+	BENCH_HEAD_BYTES = 256,			      /* room before the payload */
 	BENCH_PACKET_BYTES = 9216,
 };
 

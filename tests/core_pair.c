@@ -10,6 +10,7 @@
 #include <emmintrin.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static const uint8_t volume_key[KEY_BYTES] = {7, 1, 7};
 static const ns_t step_ns = 10 * NS_PER_US;
@@ -249,11 +250,13 @@ void pair_settle(struct pair *pair, ns_t time)
 }
 
 /* ---- life ---- */
+/* In huge pages where the kernel has some, as in service. */
 static void site_start(struct pair_site *site, struct core_config *config)
 {
-	uint64_t bytes = align_up(core_packet_memory_bytes(config), PAGE_BYTES);
-	site->packet_memory = aligned_alloc(PAGE_BYTES, bytes);
+	uint64_t bytes = align_up(core_packet_memory_bytes(config), 2 * MIB);
+	site->packet_memory = aligned_alloc(2 * MIB, bytes);
 	must(site->packet_memory, "the pair has memory");
+	(void)madvise(site->packet_memory, bytes, MADV_HUGEPAGE);
 	memset(site->packet_memory, 0, bytes);
 	config->entropy[0] = (uint8_t)config->group[0].role;
 	site->core = core_new(config, site->packet_memory);
