@@ -42,7 +42,7 @@ sys.exit(0 if j['ok'] is $ok and ($expression) else 1)" || fail "casemate --json
 daemon_start() { # $1: socket, $2: mood
   python3 "$daemon" "$1" "$2" &
   pids+=($!)
-  for _ in $(seq 100); do
+  for _ in $(seq 1200); do
     [ -S "$1" ] && return
     sleep 0.05
   done

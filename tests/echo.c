@@ -28,7 +28,7 @@ int main(int argc, char **argv)
 	out[3] = (uint8_t)sum;
 
 	int descriptor = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
-	struct timeval limit = {.tv_sec = 2};
+	struct timeval limit = {.tv_sec = 10};
 	if (descriptor < 0 ||
 	    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) < 0 ||
 	    sendto(descriptor, out, length, 0, (struct sockaddr *)&to, sizeof to) < 0) {

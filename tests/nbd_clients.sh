@@ -30,7 +30,7 @@ serve() {
 	shift
 	"$ram" --unix "$dir/$name.sock" "$@" >"$dir/$name.out" &
 	pids+=($!)
-	for _ in $(seq 100); do
+	for _ in $(seq 1200); do
 		[ -S "$dir/$name.sock" ] && break
 		sleep 0.05
 	done
@@ -116,7 +116,10 @@ over_tcp() {
 	for port in 10877 20877 30877 40877; do
 		"$ram" --tcp "127.0.0.1:$port" --size 67108864 >"$dir/tcp.out" 2>&1 &
 		local pid=$!
-		sleep 0.3
+		until nbdinfo --size "nbd://127.0.0.1:$port" >/dev/null 2>&1; do
+			kill -0 "$pid" 2>/dev/null || break
+			sleep 0.05
+		done
 		if kill -0 "$pid" 2>/dev/null; then
 			pids+=("$pid")
 			break

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One end of a link of DPDK ports, for tests/port_pair.sh: sends datagrams that can be checked,
- * checks those that come, and says at the end what it saw, as key=value. Exit 0: every port
+ * checks those that come, says "ready" once its ports are started, and at the end what it saw, as
+ * key=value. Exit 0: every port
  * received as many good ones as wanted, and no bad one. */
 #include "drive/eal.h"
 #include "drive/port.h"
@@ -295,6 +296,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "%s\n", why);
 		return 1;
 	}
+	puts("ready");
+	fflush(stdout);
 	ns_t until = clock_now() + options.timeout;
 	while (!stop && !satisfied() && clock_now() < until)
 		turn(!options.silent, false);

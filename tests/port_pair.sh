@@ -33,6 +33,15 @@ both_at_least() { # both_at_least FILE KEY COUNT
 	[ "$(field "$1" 0 "$2")" -ge "$3" ] && [ "$(field "$1" 1 "$2")" -ge "$3" ]
 }
 
+ready() { # ready FILE PID: a first start of DPDK may take many seconds on a machine that is busy
+	for _ in $(seq 600); do
+		if grep -qs ready "$1"; then return; fi
+		kill -0 "$2" 2>/dev/null || return 1
+		sleep 0.1
+	done
+	return 1
+}
+
 memif() { # the two ports of one side: memif ROLE
 	local role=$1 i
 	for i in 0 1; do
@@ -45,21 +54,21 @@ memif_round() {
 	local client rc=0
 	# A socket that a killed server left behind must not be in the way.
 	# shellcheck disable=SC2046
-	"$program" $(memif server) -e 1 -t 60 -p 200 -f "cm-$$-s" >/dev/null &
+	"$program" $(memif server) -e 1 -t 180 -p 200 -f "cm-$$-s" >"$dir/s0" &
 	server=$!
 	pids+=("$server")
-	for _ in $(seq 50); do [ -S "$dir/m.sock" ] && break; sleep 0.1; done
-	kill -9 "$server"
+	check "memif: the server came up" ready "$dir/s0" "$server"
+	kill -9 "$server" 2>/dev/null || true
 	wait "$server" 2>/dev/null || true
 	check "memif: a killed server leaves its socket" [ -S "$dir/m.sock" ]
 	# The client comes first: there is no server to connect to yet.
 	# shellcheck disable=SC2046
-	"$program" $(memif client) -e 2 -w 2000 -t 20 -p 200 -f "cm-$$-c1" >"$dir/c1" &
+	"$program" $(memif client) -e 2 -w 2000 -t 60 -p 200 -f "cm-$$-c1" >"$dir/c1" &
 	client=$!
 	pids+=("$client")
 	sleep 1
 	# shellcheck disable=SC2046
-	"$program" $(memif server) -e 1 -t 60 -p 200 -f "cm-$$-s" >"$dir/s" &
+	"$program" $(memif server) -e 1 -t 180 -p 200 -f "cm-$$-s" >"$dir/s" &
 	server=$!
 	pids+=("$server")
 	wait "$client" || rc=$?
@@ -68,7 +77,7 @@ memif_round() {
 		[ "$rc" = 0 ]
 	rc=0
 	# shellcheck disable=SC2046
-	"$program" $(memif client) -e 2 -w 2000 -t 20 -p 200 -f "cm-$$-c2" >"$dir/c2" || rc=$?
+	"$program" $(memif client) -e 2 -w 2000 -t 60 -p 200 -f "cm-$$-c2" >"$dir/c2" || rc=$?
 	cat "$dir/c2"
 	check "memif: a restarted client received them too" [ "$rc" = 0 ]
 	kill "$server"
@@ -82,7 +91,7 @@ memif_round() {
 
 ring_round() {
 	local rc=0
-	"$program" -v net_ring0 -o -w 3000 -t 20 -p 100 -f "cm-$$-r" >"$dir/r" || rc=$?
+	"$program" -v net_ring0 -o -w 3000 -t 60 -p 100 -f "cm-$$-r" >"$dir/r" || rc=$?
 	cat "$dir/r"
 	check "ring: 3,000 datagrams came round" [ "$rc" = 0 ]
 	check "ring: by copy" [ "$(field "$dir/r" 0 linearised)" -ge 3000 ]
@@ -102,9 +111,9 @@ packet_rounds() {
 		sysctl -qw "net.ipv6.conf.$i.disable_ipv6=1" 2>/dev/null || true
 		ip link set "$i" mtu 9000 up
 	done
-	"$program" -v "$(packet_port a0)" -e 1 -V 42 -t 60 -p 2000 -f "cm-$$-a" >"$dir/a" &
+	"$program" -v "$(packet_port a0)" -e 1 -V 42 -t 180 -p 2000 -f "cm-$$-a" >"$dir/a" &
 	peer=$!
-	"$program" -v "$(packet_port a1)" -e 2 -V 42 -w 2000 -t 30 -p 2000 \
+	"$program" -v "$(packet_port a1)" -e 2 -V 42 -w 2000 -t 90 -p 2000 \
 		-f "cm-$$-b" >"$dir/b" || rc=$?
 	cat "$dir/b"
 	check "af_packet: 2,000 datagrams of 8,900 bytes in VLAN 42 arrived" [ "$rc" = 0 ]
@@ -117,9 +126,9 @@ packet_rounds() {
 
 	# 10.77.0.1 is ours on k0, 10.77.0.2 the kernel's on k1.
 	ip addr add 10.77.0.2/24 dev k1
-	"$program" -v "$(packet_port k0)" -e 1 -s -t 30 -f "cm-$$-k" >"$dir/k" &
+	"$program" -v "$(packet_port k0)" -e 1 -s -t 60 -f "cm-$$-k" >"$dir/k" &
 	peer=$!
-	sleep 1
+	check "ping: we came up" ready "$dir/k" "$peer"
 	ip neigh flush dev k1 # it has learned from our own request: let it ask
 	check "ping: answered" "$echo" 10.77.0.1 56
 	check "ping: of 8,000 bytes" "$echo" 10.77.0.1 8000
