@@ -103,7 +103,7 @@ equal 'and serves the same bytes' "$before" "$(digest "${P[vault_nbd]}")"
 
 # The old primary comes back: it must not serve.
 pair start "${P[dir]}" primary >"$work/start" 2>&1
-told_so() { { log_of primary | tail -n 5; ctl primary status; } 2>&1 | grep -qE "$1"; }
+told_so() { grep -qE "$1" <<<"$(log_of primary | tail -n 5; ctl primary status 2>&1)"; }
 check 'the old primary is told that its time is over' within 10 \
   told_so 'stale|promoted|generation'
 refused 'and acknowledges nothing' '.' timeout 5 qemu-io -f raw -c 'write 0 4k' "${P[primary_nbd]}"

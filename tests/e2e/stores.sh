@@ -88,7 +88,7 @@ swap() {
 pair kill "${P[dir]}" vault
 swap
 pair start "${P[dir]}" vault >"$work/out" 2>&1
-told() { tail -n 12 "$work/p/vault/log" | grep -qE "$1"; }
+told() { grep -qE "$1" <<<"$(tail -n 12 "$work/p/vault/log")"; }
 check 'two stores swapped are told' within 5 \
   told 'store 4: its directory holds another store'
 check 'and neither is used as the other' sh -c "! '$casemate' --socket '${P[vault_ctl]}' \
