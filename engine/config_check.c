@@ -247,6 +247,46 @@ static void check_geometry(const struct checking *checking, unsigned g)
 	}
 }
 
+static bool window_given(const struct checking *checking, unsigned g)
+{
+	return tree_child(tree_nearest_node(checking->root, where("groups[%u]", g).path), "window");
+}
+
+/* What was not durable when a primary crashed is at most its window, each block of it a record of
+ * its own, and all of it goes to the journals as one catch-up that is not folded before its end
+ * (docs/semantics.md "catch-up"). Twice that, since as much may still wait to be folded. */
+static void check_window(const struct checking *checking, unsigned g)
+{
+	struct config_group *group = &checking->config->group[g];
+	uint64_t shard = 0;
+	char most[UNITS_TEXT_BYTES], least[UNITS_TEXT_BYTES];
+	if (!geometry_known(checking, g) || !group->window_bytes || !group->journal_bytes)
+		return;
+	for (unsigned v = 0; v < group->volume_count; v++)
+		shard = max_u64(shard, group->volume[v].block_bytes / group->geometry.k);
+	if (shard < PAGE_BYTES)
+		return;
+	uint64_t row = shard * geometry_n(group->geometry), kept = 2 * (shard + PAGE_BYTES);
+	uint64_t records = max_u64(group->window_bytes / row, WINDOW_RECORDS_MIN);
+	uint64_t room = group->journal_bytes / kept;
+	if (records <= room)
+		return;
+	if (room < WINDOW_RECORDS_MIN) {
+		units_format(UNITS_SIZE, align_up(WINDOW_RECORDS_MIN * kept, MIB), least);
+		complain(checking, where("groups[%u].journal", g),
+			 "holds too little of a window; at least %s", least);
+	} else if (window_given(checking, g)) {
+		units_format(UNITS_SIZE, align_up(records * kept, MIB), least);
+		units_format(UNITS_SIZE, align_down(room * row, MIB), most);
+		complain(checking, where("groups[%u].window", g),
+			 "what it keeps may not fit the journals after a crash; at most %s, or "
+			 "journal at least %s",
+			 most, least);
+	} else {
+		group->window_bytes = align_down(room * row, MIB);
+	}
+}
+
 static void check_roles(const struct checking *checking, unsigned g)
 {
 	const struct config *config = checking->config;
@@ -311,6 +351,7 @@ void config_check(struct config *config, const struct tree *root, struct report 
 	for (unsigned g = 0; g < config->group_count; g++) {
 		check_names(&checking, g);
 		check_geometry(&checking, g);
+		check_window(&checking, g);
 		check_roles(&checking, g);
 	}
 	if (config->engine.lanes > 1)

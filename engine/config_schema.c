@@ -142,7 +142,8 @@ static const struct field group_fields[] = {
 	 .choice = stall_choices, .help = "when ack cannot be met for a time: writes wait"},
 	{"window", FIELD_SIZE, SITES_NO, AT(config_group, window_bytes), .preset = "128MiB",
 	 .least = 4 * MIB, .most = 64 * GIB,
-	 .help = "memory for packets kept until durable (primary) or stored (vault)"},
+	 .help = "memory for packets kept until durable (primary) or stored (vault); unless "
+		 "given, no more than the journals can take as one catch-up"},
 	{"journal", FIELD_SIZE, SITES_NO, AT(config_group, journal_bytes), .preset = "256MiB",
 	 .least = 16 * MIB, .most = 16 * 1024 * GIB, .help = "size of the journal of each store"},
 	{"key", FIELD_URI, SITES_NO, AT(config_group, key),

@@ -192,6 +192,15 @@ static void quorum_has_a_default(void **state)
 	}
 }
 
+/* From the geometry to the block of the first volume. */
+#define KEY_AND_BLOCK                                                                              \
+	"    key: \"file:/etc/vol.key\"\n"                                                         \
+	"    volumes:\n"                                                                           \
+	"      - {name: v0, size: 1GiB, block: "
+#define GEOMETRY                                                                                   \
+	"data: 2\n    parity: 1\n    ack: received\n    sync: flush\n    window: "                 \
+	"64MiB\n" KEY_AND_BLOCK "32KiB"
+
 struct mistake {
 	const char *from, *to, *told;
 };
@@ -306,8 +315,34 @@ static void keys_and_values(void **state)
 		 "block\n"},
 		{"memory: 512MiB", "lanes: 2",
 		 "f:37:30: engine.lanes: more than 1 comes with a later release; use 1\n"},
+		/* 22: shards of 32 KiB, three in a row; each takes a page more in a journal */
+		{"window: 64MiB", "window: 512MiB",
+		 "f:31:13: groups[0].window: what it keeps may not fit the journals after a "
+		 "crash; at most 341MiB, or journal at least 384MiB\n"},
+		{GEOMETRY, "data: 1\n    parity: 2\n    journal: 16MiB\n" KEY_AND_BLOCK "256KiB",
+		 "f:29:14: groups[0].journal: holds too little of a window; at least 17MiB\n"},
 	};
 	mistakes_are_told(rows, ARRAY_COUNT(rows));
+}
+
+static void a_window_that_is_not_given_fits(void **state)
+{
+	static const struct {
+		const char *journal;
+		uint64_t window;
+	} rows[] = {
+		{"journal: 1GiB", 128 * MIB},
+		{"journal: 256MiB", 128 * MIB},
+		{"journal: 64MiB", 85 * MIB},
+		{"journal: 16MiB", 21 * MIB},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		char *text = file_with("window: 64MiB", rows[i].journal);
+		struct config *config = parse_good(text, NULL);
+		assert_int_equal(config->group[0].window_bytes, rows[i].window);
+		config_free(config);
+		free(text);
+	}
 }
 
 static void words_and_addresses(void **state)
@@ -570,6 +605,7 @@ int main(void)
 		cmocka_unit_test(quorum_has_a_default),
 		cmocka_unit_test(yaml_outside_the_subset),
 		cmocka_unit_test(keys_and_values),
+		cmocka_unit_test(a_window_that_is_not_given_fits),
 		cmocka_unit_test(words_and_addresses),
 		cmocka_unit_test(what_does_not_fit_together),
 		cmocka_unit_test(caps_hold),

@@ -36,6 +36,8 @@ enum {
 	TAG_BYTES = 16,
 	VOLUMES_PER_GROUP_MAX = 8,
 	PATHS_MAX = 8,
+	WINDOW_RECORDS_MIN = 32, /* kept by a primary until durable, by a vault until stored */
+	WINDOW_RECORDS_MAX = 65536,
 };
 
 /* must() states what we owe ourselves; it is on in release builds. The reason is a sentence. */

@@ -92,7 +92,8 @@ static unsigned window_records(const struct core_group *group)
 {
 	uint64_t record = (uint64_t)shard_bytes_of(group->geometry, block_bytes_max(group)) *
 			  geometry_n(group->geometry);
-	uint64_t count = min_u64(max_u64(group->window_bytes / record, 32), 65536);
+	uint64_t count = group->window_bytes / record;
+	count = min_u64(max_u64(count, WINDOW_RECORDS_MIN), WINDOW_RECORDS_MAX);
 	while (!is_power_of_2(count))
 		count &= count - 1;
 	return (unsigned)count;

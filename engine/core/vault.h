@@ -27,7 +27,6 @@ enum record_phase { PHASE_FREE, PHASE_ARRIVING, PHASE_ENOUGH, PHASE_WHOLE, PHASE
 enum {
 	VAULT_FRAGMENTS_MAX = 256,
 	VAULT_GATHER = 32, /* blocks being read at once, for serving, repair and scrub */
-	VAULT_RECORDS_MIN = 32,
 };
 
 struct vault;

@@ -17,8 +17,8 @@ static struct arriving *slot_of(const struct vault *vault, lsn_t lsn)
 bool receive_new(struct vault *vault)
 {
 	uint64_t record = (uint64_t)vault->shard_bytes_max * vault->n;
-	uint64_t count =
-		min_u64(max_u64(vault->config->window_bytes / record, VAULT_RECORDS_MIN), 65536);
+	uint64_t count = vault->config->window_bytes / record;
+	count = min_u64(max_u64(count, WINDOW_RECORDS_MIN), WINDOW_RECORDS_MAX);
 	vault->arriving_count = (unsigned)count;
 	vault->arriving = tools_memory(vault->tools, count * sizeof *vault->arriving);
 	uint8_t *shards = tools_memory(vault->tools, count * record);
