@@ -114,6 +114,7 @@ int ports_open(struct engine *engine)
 
 void ports_close(struct engine *engine)
 {
+	eal_ports_stopping();
 	for (unsigned p = 0; p < PATHS_MAX; p++)
 		if (engine->port[p])
 			port_close(engine->port[p]);

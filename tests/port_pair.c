@@ -303,6 +303,7 @@ int main(int argc, char **argv)
 		turn(!options.silent, false);
 	leave();
 	bool good = report();
+	eal_ports_stopping();
 	for (unsigned i = 0; i < options.ports; i++) {
 		collect(&ends[i]);
 		port_close(ends[i].port);

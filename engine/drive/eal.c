@@ -12,9 +12,11 @@
 #include <rte_log.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -65,10 +67,29 @@ static void argument(const char *format, ...)
 
 /* ---- hugepages and CPUs ---- */
 
+#define HUGEPAGES_FREE "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"
+
+/* Daemons that start at once on one machine would count the same pages: from the count until EAL
+ * has taken its own, one of them at a time. The file is only something that all can open; close
+ * unlocks. Where it is not there nothing is counted either. */
+static int hugepages_lock(void)
+{
+	int descriptor = open(HUGEPAGES_FREE, O_RDONLY | O_CLOEXEC);
+	if (descriptor >= 0)
+		(void)flock(descriptor, LOCK_EX);
+	return descriptor;
+}
+
+static void hugepages_unlock(int descriptor)
+{
+	if (descriptor >= 0)
+		close(descriptor);
+}
+
 static uint64_t hugepages_free_mib(void)
 {
 	unsigned long long pages = 0;
-	FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
+	FILE *file = fopen(HUGEPAGES_FREE, "re");
 	if (!file)
 		return 0;
 	if (fscanf(file, "%llu", &pages) != 1)
@@ -246,11 +267,9 @@ static int check_devices(const struct eal_config *config, char *why, size_t why_
 	return result;
 }
 
-int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
+static int start_alone(const struct eal_config *config, char *why, size_t why_bytes)
 {
 	int result = 0;
-	if (eal.started)
-		return fail(why, why_bytes, -EALREADY, "DPDK starts once in a process");
 	/* A real device reads from no other memory. */
 	bool hugepages = config->pci[0] || wants_hugepages(config);
 	uint64_t free_mib = hugepages_free_mib();
@@ -283,6 +302,16 @@ int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
 	return result;
 }
 
+int eal_start(const struct eal_config *config, char *why, size_t why_bytes)
+{
+	if (eal.started)
+		return fail(why, why_bytes, -EALREADY, "DPDK starts once in a process");
+	int lock = hugepages_lock();
+	int result = start_alone(config, why, why_bytes);
+	hugepages_unlock(lock);
+	return result;
+}
+
 int eal_ports_started(char *why, size_t why_bytes)
 {
 	char hidden[ARGUMENT_BYTES + sizeof SOCKET_HIDDEN];
@@ -295,11 +324,17 @@ int eal_ports_started(char *why, size_t why_bytes)
 	return 0;
 }
 
+void eal_ports_stopping(void)
+{
+	for (unsigned i = 0; i < eal.socket_count; i++)
+		unlink(eal.socket[i]);
+	eal.socket_count = 0;
+}
+
 void eal_stop(void)
 {
 	must(eal.started, "what is stopped was started");
-	for (unsigned i = 0; i < eal.socket_count; i++)
-		unlink(eal.socket[i]);
+	eal_ports_stopping();
 	rte_eal_cleanup();
 }
 

@@ -25,6 +25,9 @@ int eal_start(const struct eal_config *, char *why, size_t why_bytes);
 /* Lets the clients of our virtual devices in: after every port was started. A memif client that
  * comes earlier finds no interface of its number, or one that does not answer yet. */
 int eal_ports_started(char *why, size_t why_bytes);
+/* Shuts them out again, before the first port is closed: net_memif does not survive a client that
+ * comes while its devices are taken away. */
+void eal_ports_stopping(void);
 void eal_stop(void);
 bool eal_has_hugepages(void);
 /* A thread other than the one that started EAL, before it runs a lane: gives it caches of its own.

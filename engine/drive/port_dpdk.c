@@ -35,7 +35,7 @@ enum {
 };
 #define LINK_LOOK_EVERY_NS (10 * NS_PER_MS)
 #define RECONNECT_EVERY_NS (100 * NS_PER_MS)
-#define LINK_WITHIN_NS	   NS_PER_S /* of a start that found its server */
+#define LINK_WITHIN_NS	   (5ull * NS_PER_S) /* of a start that found its server */
 #define TIDY_EVERY_NS	   NS_PER_MS
 #define RETRY_AFTER_NS	   (50 * NS_PER_US) /* a device that was full */
 
@@ -172,11 +172,13 @@ static int port_prepare(struct port *port, const char **why)
 	result = flow_init(port);
 	if (result < 0)
 		return result;
+	/* A memif client waits for its server: port_turn starts it, and gives it time. */
+	if (port->capability.reconnects_by_restart)
+		return 0;
 	*why = "the device does not start";
 	result = rte_eth_dev_start(port->ethdev);
 	port->started = result == 0;
-	/* A memif client waits for its server: port_turn tries again. */
-	return port->capability.reconnects_by_restart ? 0 : result;
+	return result;
 }
 
 struct port *port_open(const struct port_config *config, const char **why)
@@ -518,7 +520,9 @@ static void link_look(struct port *port, ns_t now)
 		backlog_drop(port);
 }
 
-/* memif never reconnects by itself, and its start fails while there is no server. */
+/* memif never reconnects by itself, and its start fails while there is no server. A start that has
+ * found one is let alone for long: a client that goes away before it was greeted leaves its server
+ * with a closed descriptor among its sources of interrupts, over which EAL panics. */
 static void reconnect(struct port *port, ns_t now)
 {
 	rte_pktmbuf_free_bulk(port->received, port->received_count);
