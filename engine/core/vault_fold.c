@@ -4,6 +4,8 @@
  * all of them are at this one (docs/semantics.md "fold"). */
 #include "vault.h"
 
+enum { FOLD_STEPS = 4 };
+
 /* Worth folding once a journal or the table of spans is half full. */
 static bool fold_wanted(const struct vault *vault)
 {
@@ -29,6 +31,21 @@ static lsn_t fold_bound(const struct vault *vault)
 	return min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
 }
 
+/* A part of what could be folded at a time, so that room comes back while there still is some and
+ * no write waits for all of it; but a segment's worth, and never a part of a catch-up: inside one
+ * no lsn is consistent. */
+static lsn_t fold_step(const struct vault *vault, lsn_t bound)
+{
+	const struct spans *spans = &vault->meta.spans;
+	lsn_t from = vault->meta.fold_point;
+	lsn_t least = vault->config->segment_bytes / vault->shard_bytes_max;
+	lsn_t step = from + max_u64((bound - from) / FOLD_STEPS, least);
+	for (unsigned i = 0; i < spans->count; i++)
+		if (spans->span[i].kind == SPAN_CATCH_UP && step >= spans->span[i].first)
+			step = max_u64(step, spans_last(spans, i));
+	return min_u64(step, bound);
+}
+
 static bool fold_recorded(const struct vault *vault)
 {
 	for (unsigned i = 0; i < vault->n; i++)
@@ -46,7 +63,7 @@ static void fold_begin(struct vault *vault, struct effects *fx)
 	if (!some || vault_fold_held(vault) || vault->state != VAULT_READY || !fold_wanted(vault))
 		return;
 	vault->void_tail = false;
-	vault->meta.fold_point = bound;
+	vault->meta.fold_point = fold_step(vault, bound);
 	vault->fold_version = vault_meta_changed(vault, fx);
 	vault->fold_started = false;
 }
