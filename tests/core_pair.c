@@ -70,6 +70,8 @@ static int32_t carry_out(struct pair_file *file, const struct io *io)
 void pair_disk(struct pair *pair, unsigned index)
 {
 	struct pair_site *site = &pair->site[index];
+	if (site->disk_stands)
+		return;
 	for (struct io *io; (io = io_list_pop(&site->disk));) {
 		must(site->completion_count < PAIR_QUEUE_MAX, "completions are taken in time");
 		site->completion[site->completion_count++] = (struct completion){
@@ -96,6 +98,7 @@ static void config_common(struct core_config *config, const struct pair_options 
 	group->geometry = options->geometry;
 	group->quorum = quorum_default(options->geometry);
 	group->ack = options->ack;
+	group->sync_flush = options->sync_flush;
 	group->volume_count = 1;
 	snprintf(group->volume[0].name, NAME_BYTES_MAX, "volume");
 	group->volume[0].block_bytes = options->block_bytes;
@@ -112,7 +115,6 @@ static void format_primary(struct pair *pair, struct core_config *config)
 	struct intent_config intent = {.volume_count = 1};
 	struct intent_identity identity = {.generation = 1, .volume_count = 1};
 	config->group[0].role = ROLE_PRIMARY;
-	memcpy(volume->key, volume_key, KEY_BYTES);
 	volume->device = file_add(site, volume->size, pair->options.forgetful);
 	intent.volume[0].size = volume->size;
 	intent.volume[0].region_bytes = intent_region_bytes(volume->size, volume->block_bytes);
@@ -171,6 +173,10 @@ static void packets_go(struct pair *pair, unsigned from)
 {
 	struct pair_site *site = &pair->site[from], *peer = &pair->site[!from];
 	for (struct cell *cell; (cell = cell_list_pop(&site->effects.packets));) {
+		if (pair->arrives && !pair->arrives(pair, from, cell)) {
+			site->sent[site->sent_count++] = cell;
+			continue;
+		}
 		must(peer->packet_count < PAIR_QUEUE_MAX, "datagrams are taken in time");
 		peer->packet[peer->packet_count] = (struct packet){
 			.datagram = cell->datagram, .length = cell->length, .path = cell->path};
@@ -194,10 +200,11 @@ static void carriers_return(struct pair *pair, unsigned index, unsigned count)
 {
 	struct pair_site *site = &pair->site[index], *peer = &pair->site[!index];
 	must(peer->sent_count + count <= PAIR_QUEUE_MAX, "sent cells are taken in time");
-	memcpy(peer->sent + peer->sent_count, site->carrier + site->packet_taken,
-	       count * sizeof *peer->sent);
-	peer->sent_count += count;
-	site->packet_taken += count;
+	for (; count; count--) {
+		struct cell *cell = site->carrier[site->packet_taken++];
+		if (cell)
+			peer->sent[peer->sent_count++] = cell;
+	}
 	if (site->packet_taken == site->packet_count)
 		site->packet_taken = site->packet_count = 0;
 }
@@ -251,45 +258,50 @@ void pair_settle(struct pair *pair, ns_t time)
 
 /* ---- life ---- */
 /* In huge pages where the kernel has some, as in service. */
-static void site_start(struct pair_site *site, struct core_config *config)
+static void site_start(struct pair *pair, struct pair_site *site)
 {
+	struct core_config *config = &site->config;
 	uint64_t bytes = align_up(core_packet_memory_bytes(config), 2 * MIB);
 	site->packet_memory = aligned_alloc(2 * MIB, bytes);
 	must(site->packet_memory, "the pair has memory");
 	(void)madvise(site->packet_memory, bytes, MADV_HUGEPAGE);
 	memset(site->packet_memory, 0, bytes);
 	config->entropy[0] = (uint8_t)config->group[0].role;
+	config->entropy[1] = (uint8_t)++pair->lives;
+	if (config->group[0].role == ROLE_PRIMARY)
+		memcpy(config->group[0].volume[0].key, volume_key, KEY_BYTES);
 	site->core = core_new(config, site->packet_memory);
 	must(site->core, "the pair has memory");
-	site->keys_fresh = true;
 }
 
 static void session_give(struct pair *pair)
 {
 	struct session_keys *a = &pair->site[PAIR_PRIMARY].keys, *b = &pair->site[PAIR_VAULT].keys;
-	*a = (struct session_keys){.id_in = 11, .id_out = 22, .initiator = true};
-	memset(a->secret_in, 1, SESSION_SECRET_BYTES);
-	memset(a->secret_out, 2, SESSION_SECRET_BYTES);
-	*b = (struct session_keys){.id_in = 22, .id_out = 11};
+	uint8_t life = (uint8_t)pair->lives;
+	*a = (struct session_keys){
+		.id_in = 11u + 100 * life, .id_out = 22u + 100 * life, .initiator = true};
+	memset(a->secret_in, 1 + 2 * life, SESSION_SECRET_BYTES);
+	memset(a->secret_out, 2 + 2 * life, SESSION_SECRET_BYTES);
+	*b = (struct session_keys){.id_in = a->id_out, .id_out = a->id_in};
 	memcpy(b->secret_in, a->secret_out, SESSION_SECRET_BYTES);
 	memcpy(b->secret_out, a->secret_in, SESSION_SECRET_BYTES);
+	pair->site[PAIR_PRIMARY].keys_fresh = pair->site[PAIR_VAULT].keys_fresh = true;
 }
 
 struct pair *pair_new(const struct pair_options *options)
 {
 	struct pair *pair = calloc(1, sizeof *pair);
-	static struct core_config config[PAIR_SITES];
 	bool read_only;
 	must(pair, "the pair has memory");
 	pair->options = *options;
 	pair->now = NS_PER_S;
 	for (unsigned i = 0; i < PAIR_SITES; i++)
-		config_common(&config[i], options);
-	format_primary(pair, &config[PAIR_PRIMARY]);
-	format_vault(pair, &config[PAIR_VAULT]);
-	session_give(pair);
+		config_common(&pair->site[i].config, options);
+	format_primary(pair, &pair->site[PAIR_PRIMARY].config);
+	format_vault(pair, &pair->site[PAIR_VAULT].config);
 	for (unsigned i = 0; i < PAIR_SITES; i++)
-		site_start(&pair->site[i], &config[i]);
+		site_start(pair, &pair->site[i]);
+	session_give(pair);
 	for (unsigned tries = 0; tries < 1000; tries++)
 		if (!core_export_ready(pair->site[PAIR_PRIMARY].core, 0, &read_only))
 			pair_settle(pair, 10 * NS_PER_MS);
@@ -309,4 +321,57 @@ void pair_free(struct pair *pair)
 			free(site->file[f].bytes);
 	}
 	free(pair);
+}
+
+void pair_run(struct pair *pair, ns_t time)
+{
+	for (ns_t until = pair->now + time; pair->now < until;) {
+		if (!pair_waits(pair, PAIR_PRIMARY) && !pair_waits(pair, PAIR_VAULT))
+			pair->now += 100 * NS_PER_US;
+		for (unsigned i = 0; i < PAIR_SITES; i++) {
+			pair_disk(pair, i);
+			pair_step(pair, i, UINT32_MAX, NULL, 0);
+		}
+	}
+}
+
+void pair_restart(struct pair *pair, unsigned index)
+{
+	struct pair_site *site = &pair->site[index], *peer = &pair->site[!index];
+	carriers_return(pair, index, site->packet_count - site->packet_taken);
+	peer->packet_count = peer->packet_taken = 0;
+	site->sent_count = site->completion_count = 0;
+	site->disk = (struct io_list){0};
+	core_free(site->core);
+	free(site->packet_memory);
+	site_start(pair, site);
+	session_give(pair);
+}
+
+void pair_deliver(struct pair *pair, unsigned index, uint8_t *datagram, uint32_t length)
+{
+	struct pair_site *site = &pair->site[index];
+	unsigned waiting = site->packet_count - site->packet_taken;
+	must(waiting + 1 < PAIR_QUEUE_MAX, "datagrams are taken in time");
+	memmove(site->packet + 1, site->packet + site->packet_taken,
+		waiting * sizeof *site->packet);
+	memmove(site->carrier + 1, site->carrier + site->packet_taken,
+		waiting * sizeof(struct cell *));
+	site->packet[0] = (struct packet){.datagram = datagram, .length = length};
+	site->carrier[0] = NULL;
+	site->packet_taken = 0;
+	site->packet_count = waiting + 1;
+}
+
+void pair_status(struct pair *pair, unsigned index, struct core_status *status)
+{
+	struct command command = {.kind = COMMAND_STATUS, .status = status};
+	struct command *const order = &command;
+	struct pair_site *site = &pair->site[index];
+	struct events events = {.command = &order, .command_count = 1};
+	effects_init(&site->effects, pair->now, pair->now);
+	core_step(site->core, &events, &site->effects);
+	packets_go(pair, index);
+	disk_wants(site);
+	must(command.result == 0, "a status is told at once");
 }

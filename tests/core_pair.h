@@ -21,6 +21,7 @@ struct pair_options {
 	uint32_t window; /* records in flight, a power of 2, at least 32 */
 	uint8_t aead, ack;
 	bool forgetful; /* the primary's device reads as zeros: what is written there is dropped */
+	bool sync_flush;
 };
 
 struct pair_file {
@@ -30,18 +31,20 @@ struct pair_file {
 
 struct pair_site {
 	struct core *core;
+	struct core_config config;
 	void *packet_memory;
 	struct pair_file file[PAIR_FILES_MAX];
 	unsigned file_count;
 	/* for the next steps */
 	struct packet packet[PAIR_QUEUE_MAX];
-	struct cell *carrier[PAIR_QUEUE_MAX]; /* the peer's cell of each packet */
+	struct cell *carrier[PAIR_QUEUE_MAX]; /* the peer's cell of each packet; NULL: a copy */
 	unsigned packet_count, packet_taken;
 	struct completion completion[PAIR_QUEUE_MAX];
 	unsigned completion_count;
 	struct cell *sent[PAIR_QUEUE_MAX];
 	unsigned sent_count;
 	struct io_list disk; /* wanted, and not yet carried out */
+	bool disk_stands;    /* nothing is */
 	struct session_keys keys;
 	bool keys_fresh;
 	struct effects effects;
@@ -53,6 +56,9 @@ struct pair {
 	struct request_list answered;
 	ns_t now;
 	uint64_t notes;
+	unsigned lives; /* of both cores */
+	/* Whether this datagram arrives; NULL: all do. Sealed, but for its header. */
+	bool (*arrives)(struct pair *, unsigned from, const struct cell *);
 };
 
 /* Formatted, started, in session, and replicating in order. */
@@ -69,5 +75,14 @@ void pair_disk(struct pair *, unsigned site);
 bool pair_waits(const struct pair *, unsigned site);
 /* Turns both until nothing waits and so much time has passed. */
 void pair_settle(struct pair *, ns_t);
+/* Turns both for so long, whatever waits. */
+void pair_run(struct pair *, ns_t);
+
+/* The process of one side is killed, with all that was under way, and started on the same disks; a
+ * new session joins them. */
+void pair_restart(struct pair *, unsigned site);
+/* A datagram, borrowed until the side has stepped, comes before whatever waits for it. */
+void pair_deliver(struct pair *, unsigned site, uint8_t *datagram, uint32_t length);
+void pair_status(struct pair *, unsigned site, struct core_status *);
 
 #endif

@@ -165,8 +165,10 @@ static struct vault *vault_at(struct core *core, uint8_t peer_index)
 
 static void hello_unknown(struct core *core, const struct wire_hello *hello, struct effects *fx)
 {
-	struct wire_state state = {
-		.group = hello->group, .result = -ENOENT, .instance = hello->instance};
+	struct wire_state state = {.group = hello->group,
+				   .result = -ENOENT,
+				   .instance = hello->instance,
+				   .greeting = hello->greeting};
 	uint8_t text[WIRE_TEXT_BYTES_MAX];
 	link_send_message(&core->tools.link, text, wire_state_encode(&state, text), fx->now);
 }

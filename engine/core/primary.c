@@ -27,6 +27,8 @@ void primary_enter(struct primary *primary, enum primary_state state, struct eff
 		effects_note(fx, NOTE_INFO, primary_subject(primary),
 			     "replicating from lsn %llu, generation %llu",
 			     NOTE_NUMBERS(primary->lsn_next, primary->generation, 0));
+	if (state == PRIMARY_GREETING)
+		primary->greeting++;
 	primary->state = (uint8_t)state;
 	primary->state_since = fx->now;
 	primary->asked_at = 0;
@@ -249,6 +251,7 @@ static void say_hello(struct primary *primary, struct effects *fx)
 	const struct intent_identity *identity = intent_identity_of(primary->intent);
 	struct wire_hello hello = {.group = primary->group,
 				   .instance = primary->tools->link.instance,
+				   .greeting = primary->greeting,
 				   .set = identity->set,
 				   .geometry = primary->config->geometry,
 				   .quorum = primary->config->quorum,
@@ -397,8 +400,9 @@ void primary_state_received(struct primary *primary, const struct wire_state *st
 			    struct effects *fx)
 {
 	bool asked = primary->state == PRIMARY_GREETING || primary->state == PRIMARY_REFUSED;
+	/* An answer to an earlier greeting tells of points that have moved since. */
 	if (!asked || !uuid_equal(&state->instance, &primary->tools->link.instance) ||
-	    state->result == -EAGAIN)
+	    state->greeting != primary->greeting || state->result == -EAGAIN)
 		return;
 	if (state->result == 0 && state->generation > primary->generation)
 		refused(primary, -ESTALE, fx);
@@ -495,6 +499,9 @@ static void primary_meet(struct primary *primary, struct effects *fx)
 	if (uuid_equal(&primary->vault_instance, &link->peer_instance) &&
 	    primary->met_at == link->linked_since && primary->state != PRIMARY_WAITING)
 		return;
+	/* What another life of the vault has received is gone, but for what was durable. */
+	if (!uuid_equal(&primary->vault_instance, &link->peer_instance))
+		primary->received = primary->durable;
 	primary->vault_instance = link->peer_instance;
 	primary->met_at = link->linked_since;
 	primary->span_open = false;

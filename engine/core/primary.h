@@ -164,8 +164,9 @@ struct primary {
 	bool region_open, regions_done;
 	uint8_t region_volume;
 	uint64_t region_block, region_end;
-	lsn_t end_lsn;	/* of the record that closes the catch-up; 0 before it is drawn */
-	bool caught_up; /* it is durable; the span that makes it count is not yet */
+	lsn_t end_lsn;	   /* of the record that closes the catch-up; 0 before it is drawn */
+	uint32_t greeting; /* number of the last one */
+	bool caught_up;	   /* it is durable; the span that makes it count is not yet */
 	uint64_t copies, compared;
 	ns_t unprotected_since, met_at; /* met_at: linked_since of the link when we last greeted */
 	bool protected_now;

@@ -222,10 +222,12 @@ static lsn_t remote_point(const struct primary *primary)
 	return primary->durable;
 }
 
+/* It falls when the vault restarts and has no more what it had only received: what was answered
+ * stays answered, and what is asked from now on waits. */
 lsn_t window_mode_point(const struct primary *primary)
 {
 	lsn_t local = primary->config->sync_flush ? primary->device_synced : primary->local_point;
-	return max_u64(primary->answered, min_u64(local, remote_point(primary)));
+	return min_u64(local, remote_point(primary));
 }
 
 /* ---- what the vault says ---- */

@@ -372,16 +372,11 @@ static void requests_expand(struct primary *primary, struct effects *fx)
 }
 
 /* In sync: flush plain writes are answered before the mode is met; a flush waits for the mode
- * itself. */
-static lsn_t flush_point(const struct primary *primary)
-{
-	return window_mode_point(primary);
-}
-
+ * itself, as it is met now. */
 void requests_flushed(struct primary *primary, struct effects *fx)
 {
 	while (primary->state == PRIMARY_REPLICATING && primary->flushing.head &&
-	       primary->flushing.head->lsn <= flush_point(primary)) {
+	       primary->flushing.head->lsn <= window_mode_point(primary)) {
 		primary->flushes++;
 		request_list_push(&fx->replies, request_list_pop(&primary->flushing));
 	}

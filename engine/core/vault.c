@@ -49,7 +49,16 @@ static bool volumes_match(const struct vault *vault, const struct store_group *m
 	return true;
 }
 
-/* Of two superblocks of one set, the one that knows more. */
+static uint64_t incarnations(const struct store_group *meta)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < SHARDS_MAX; i++)
+		sum += meta->incarnation[i];
+	return sum;
+}
+
+/* Of two superblocks of one set, the one that knows more. Marks of stores that are out are only
+ * ever added, but by a rebuild: that takes one away and raises the store's incarnation. */
 static bool meta_newer(const struct store_group *a, const struct store_group *b)
 {
 	if (a->generation != b->generation)
@@ -59,6 +68,8 @@ static bool meta_newer(const struct store_group *a, const struct store_group *b)
 		return spans > 0;
 	if (a->fold_point != b->fold_point)
 		return a->fold_point > b->fold_point;
+	if (incarnations(a) != incarnations(b))
+		return incarnations(a) > incarnations(b);
 	return __builtin_popcount(a->out) > __builtin_popcount(b->out);
 }
 
@@ -318,6 +329,7 @@ static void say_state(struct vault *vault, int32_t result, struct effects *fx)
 	struct wire_state state = {.group = vault->peer_group,
 				   .result = result,
 				   .instance = vault->hello.instance,
+				   .greeting = vault->hello.greeting,
 				   .set = vault->meta.set,
 				   .generation = vault->meta.generation,
 				   .has_span = newest != NULL,

@@ -228,6 +228,7 @@ uint32_t wire_hello_encode(const struct wire_hello *hello, uint8_t *out)
 	write_u8(&c, hello->group);
 	write_copy(&c, hello->name, NAME_BYTES_MAX);
 	write_copy(&c, hello->instance.bytes, UUID_BYTES);
+	write_u32(&c, hello->greeting);
 	write_copy(&c, hello->set.bytes, UUID_BYTES);
 	write_u8(&c, hello->geometry.k);
 	write_u8(&c, hello->geometry.m);
@@ -253,6 +254,7 @@ int wire_hello_decode(struct wire_hello *hello, const uint8_t *text, uint32_t le
 	hello->group = read_u8(&c);
 	read_name(&c, hello->name);
 	read_copy(&c, hello->instance.bytes, UUID_BYTES);
+	hello->greeting = read_u32(&c);
 	read_copy(&c, hello->set.bytes, UUID_BYTES);
 	hello->geometry.k = read_u8(&c);
 	hello->geometry.m = read_u8(&c);
@@ -279,6 +281,7 @@ uint32_t wire_state_encode(const struct wire_state *state, uint8_t *out)
 	write_u8(&c, state->group);
 	write_u32(&c, (uint32_t)state->result);
 	write_copy(&c, state->instance.bytes, UUID_BYTES);
+	write_u32(&c, state->greeting);
 	write_copy(&c, state->set.bytes, UUID_BYTES);
 	write_u32(&c, state->generation);
 	write_u8(&c, state->has_span);
@@ -297,6 +300,7 @@ int wire_state_decode(struct wire_state *state, const uint8_t *text, uint32_t le
 	state->group = read_u8(&c);
 	state->result = (int32_t)read_u32(&c);
 	read_copy(&c, state->instance.bytes, UUID_BYTES);
+	state->greeting = read_u32(&c);
 	read_copy(&c, state->set.bytes, UUID_BYTES);
 	state->generation = read_u32(&c);
 	state->has_span = read_u8(&c);

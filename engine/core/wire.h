@@ -89,7 +89,8 @@ struct wire_hello {
 	uint8_t group; /* index in the sender's configuration: names the group from here on */
 	char name[NAME_BYTES_MAX];
 	struct uuid instance;
-	struct uuid set; /* zero: never paired */
+	uint32_t greeting; /* number, of this instance */
+	struct uuid set;   /* zero: never paired */
 	struct geometry geometry;
 	uint8_t quorum;
 	uint32_t generation;
@@ -102,7 +103,8 @@ struct wire_hello {
 struct wire_state {
 	uint8_t group;
 	int32_t result;
-	struct uuid instance; /* of the primary, as in its hello */
+	struct uuid instance; /* of the primary, and the number of its greeting: as in its hello */
+	uint32_t greeting;
 	struct uuid set;
 	uint32_t generation;
 	uint8_t has_span;
