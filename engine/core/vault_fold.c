@@ -4,7 +4,7 @@
  * all of them are at this one (docs/semantics.md "fold"). */
 #include "vault.h"
 
-enum { FOLD_STEPS = 4 };
+enum { FOLD_STEPS = 4, FOLD_BYTES_MIN = 16 * MIB /* of a store */ };
 
 /* Worth folding once a journal or the table of spans is half full. */
 static bool fold_wanted(const struct vault *vault)
@@ -32,13 +32,14 @@ static lsn_t fold_bound(const struct vault *vault)
 }
 
 /* A part of what could be folded at a time, so that room comes back while there still is some and
- * no write waits for all of it; but a segment's worth, and never a part of a catch-up: inside one
- * no lsn is consistent. */
+ * no write waits for all of it; but so much that its superblocks are paid for, and never a part of
+ * a catch-up: inside one no lsn is consistent. */
 static lsn_t fold_step(const struct vault *vault, lsn_t bound)
 {
 	const struct spans *spans = &vault->meta.spans;
 	lsn_t from = vault->meta.fold_point;
-	lsn_t least = vault->config->segment_bytes / vault->shard_bytes_max;
+	lsn_t least =
+		max_u64(vault->config->segment_bytes, FOLD_BYTES_MIN) / vault->shard_bytes_max;
 	lsn_t step = from + max_u64((bound - from) / FOLD_STEPS, least);
 	for (unsigned i = 0; i < spans->count; i++)
 		if (spans->span[i].kind == SPAN_CATCH_UP && step >= spans->span[i].first)
