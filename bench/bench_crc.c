@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The sums of the shards of a block and, from them, that of the block. */
 #include "core/crc.h"
+#include "core/crc_kernel.h"
 
 #include "bench_rows.h"
 
@@ -31,7 +32,7 @@ void bench_crc_add(void)
 	for (unsigned s = 0; s < BENCH_SHAPE_COUNT; s++)
 		bench_add(&(struct bench_case){
 			.row = "crc",
-			.variant = "isal",
+			.variant = crc_fold_available() ? "fold" : "isal",
 			.shape = &bench_shapes[s],
 			.body = crc_body,
 		});

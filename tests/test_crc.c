@@ -69,6 +69,13 @@ static void test_twins_agree(void **state)
 			assert_int_equal(crc32c_more(0x12345678, bytes + offset, length),
 					 crc32c_more_plain(0x12345678, bytes + offset, length));
 	assert_int_equal(crc32c(bytes, sizeof bytes), crc32c_more_plain(0, bytes, sizeof bytes));
+	/* Around the blocks of the kernel for long runs. */
+	static const size_t longer[] = {1999, 2000,  2001,  4000,  7999,  8000, 8001,
+					9999, 10000, 12000, 16000, 16192, 65536};
+	for (unsigned i = 0; i < ARRAY_COUNT(longer); i++)
+		for (size_t offset = 0; offset < 40; offset += 3)
+			assert_int_equal(crc32c_more(0x9abcdef0, bytes + offset, longer[i]),
+					 crc32c_more_plain(0x9abcdef0, bytes + offset, longer[i]));
 }
 
 static void test_parts_make_the_whole(void **state)

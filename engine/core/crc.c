@@ -5,6 +5,8 @@
  * sums go in and finished sums come out. */
 #include "crc.h"
 
+#include "crc_kernel.h"
+
 #include <isa-l/crc.h>
 
 enum { CRC_PIECE_BYTES_MAX = 1 << 30 }; /* ISA-L counts in int */
@@ -24,6 +26,11 @@ uint32_t crc32c_more(uint32_t crc_a, const void *bytes, size_t length)
 	uint32_t sum = ~crc_a;
 
 	must(bytes || !length, "a sum is of bytes that exist");
+	if (length >= CRC_FOLD_BYTES_MIN && crc_fold_available()) {
+		size_t taken = crc_fold(&sum, next, length);
+		next += taken;
+		length -= taken;
+	}
 	while (length) {
 		size_t piece = min_u64(length, CRC_PIECE_BYTES_MAX);
 		/* ISA-L only reads; its prototype lacks the const. */

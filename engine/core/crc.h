@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CRC-32C (Castagnoli, RFC 3720 appendix B.4), by ISA-L, with a plain-C twin, and the combination
- * of two sums, so that the sum of a block follows from those of its shards without another pass. */
+/* CRC-32C (Castagnoli, RFC 3720 appendix B.4), by ISA-L, long runs by a kernel of our own where the
+ * CPU has what it needs, with a plain-C twin, and the combination of two sums, so that the sum of a
+ * block follows from those of its shards without another pass. */
 #ifndef CASEMATE_CORE_CRC_H
 #define CASEMATE_CORE_CRC_H
 
