@@ -15,8 +15,7 @@ pids=()
 cleanup() {
 	local pid
 	for pid in "${pids[@]}"; do kill -9 "$pid" 2>/dev/null || true; done
-	# What DPDK leaves behind of each process, here and for users other than root.
-	rm -rf "$dir" /var/run/dpdk/cm-$$-* "${XDG_RUNTIME_DIR:-/tmp}"/dpdk/cm-$$-*
+	rm -rf "$dir"
 }
 trap cleanup EXIT
 

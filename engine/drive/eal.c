@@ -181,8 +181,14 @@ static void arguments_build(const struct eal_config *config, bool hugepages)
 	argument("-m");
 	argument("%u", config->memory_mib);
 	argument("--file-prefix=%s", config->file_prefix);
-	/* These two exclude each other: in memory is said of hugepages. */
-	argument(hugepages ? "--in-memory" : "--no-huge");
+	/* No other process shares our memory, so no file is left behind that only the next start
+	 * under the same prefix would clear. The first two exclude each other. */
+	if (hugepages) {
+		argument("--in-memory");
+	} else {
+		argument("--no-huge");
+		argument("--no-shconf");
+	}
 	argument_lcores(config->cpu);
 	if (config->pci[0])
 		for (unsigned i = 0; i < EAL_DEVICES_MAX && config->pci[i]; i++)
@@ -293,6 +299,8 @@ static int start_alone(const struct eal_config *config, char *why, size_t why_by
 	if (rte_eal_init(eal.count, eal.pointer) < 0)
 		return fail(why, why_bytes, rte_errno ? -rte_errno : -EIO,
 			    "DPDK does not start: %s", rte_strerror(rte_errno));
+	/* Made in any case, and empty: nobody else would take it away. */
+	(void)rmdir(rte_eal_get_runtime_dir());
 	result = check_devices(config, why, why_bytes);
 	if (result < 0)
 		rte_eal_cleanup();
