@@ -81,7 +81,7 @@ static int engine_make(struct engine **out, const char *config_path, const char 
 	engine->core_config = secret_take(sizeof *engine->core_config);
 	if (!engine->core_config) {
 		err = -errno;
-		log_line(NOTE_ERROR, NULL, "no locked memory for keys: %s", strerror(-err));
+		log_line(NOTE_ERROR, NULL, "no memory for keys: %s", secret_why(-err));
 	}
 	return err;
 }
@@ -94,7 +94,11 @@ int casemate_engine_new(struct casemate_engine **out, const char *config_path, c
 	if (err)
 		log_line(NOTE_WARNING, NULL, "core dumps could not be forbidden: %s",
 			 strerror(-err));
-	err = engine_make(&engine, config_path, node);
+	err = secret_libcrypto_harden();
+	if (err)
+		log_line(NOTE_ERROR, NULL, "no memory for keys: %s", secret_why(-err));
+	else
+		err = engine_make(&engine, config_path, node);
 	if (!err) {
 		err = engine_open(engine);
 		/* A wrong file is told apart from a wrong machine by its own code. */

@@ -64,9 +64,10 @@ int session_open(struct engine *engine)
 		return session_make(engine, NULL);
 	uint8_t *psk = secret_take(PSK_BYTES);
 	if (!psk) {
-		log_line(NOTE_ERROR, NULL, "no locked memory for the pre-shared key: %s",
-			 strerror(errno));
-		return -ENOMEM;
+		int err = -errno;
+		log_line(NOTE_ERROR, NULL, "no memory for the pre-shared key: %s",
+			 secret_why(-err));
+		return err;
 	}
 	int err = key_uri_load_psk(uri, psk, why, sizeof why);
 	if (err)

@@ -6,9 +6,10 @@
 #include "status.h"
 #include "volume.h"
 
+#include "session/secret.h"
+
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #define WAIT_AGAIN_NS (100 * NS_PER_MS)
 enum { JOURNAL_LINES = 256, WAIT_MS = 30000 };
@@ -27,8 +28,7 @@ struct verb {
 
 static void verb_free(struct verb *verb)
 {
-	keys_wipe(verb, sizeof *verb);
-	free(verb);
+	secret_give(verb, sizeof *verb);
 }
 
 /* Takes the reply and the verb. */
@@ -442,9 +442,11 @@ void verbs_handle(void *context, const char *name, const json_t *args,
 	    !group_asked(engine, client,
 			 json_string_value(json_object_get(args, verbs[i].group_key)), &group))
 		return;
-	struct verb *verb = calloc(1, sizeof *verb);
+	/* A promotion brings keys. */
+	struct verb *verb = secret_take(sizeof *verb);
 	if (!verb) {
-		control_reply_error(client, ENOMEM, "no memory");
+		control_reply_error(client, ENOMEM, "no memory for an order: %s",
+				    secret_why(errno));
 		return;
 	}
 	verb->client = client;

@@ -2,6 +2,9 @@
 /* Secret pages as the kernel sees them, and a hardened process. */
 #include "session/secret.h"
 
+#include <openssl/crypto.h>
+
+#include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,37 +17,7 @@
 #include <cmocka.h>
 
 #include "bytes.h"
-
-/* AddressSanitizer turns mlock into nothing, so there is no lock to see. */
-#if defined(__SANITIZE_ADDRESS__)
-enum { LOCKS_ARE_REAL = 0 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-enum { LOCKS_ARE_REAL = 0 };
-#else
-enum { LOCKS_ARE_REAL = 1 };
-#endif
-#else
-enum { LOCKS_ARE_REAL = 1 };
-#endif
-
-/* The VmFlags of the mapping that begins at this address, or "" when there is none. */
-static void flags_of(const void *address, char flags[512])
-{
-	char line[512];
-	bool inside = false;
-	FILE *maps = fopen("/proc/self/smaps", "r");
-	assert_non_null(maps);
-	flags[0] = 0;
-	while (fgets(line, sizeof line, maps)) {
-		unsigned long begin, end;
-		if (sscanf(line, "%lx-%lx ", &begin, &end) == 2)
-			inside = begin == (uintptr_t)address;
-		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
-			snprintf(flags, 512, "%s", line + 8);
-	}
-	fclose(maps);
-}
+#include "page_flags.h"
 
 static void test_pages_are_locked_and_not_copied(void **unused)
 {
@@ -55,13 +28,12 @@ static void test_pages_are_locked_and_not_copied(void **unused)
 		assert_non_null(secret);
 		assert_true(bytes_are_zero(secret, sizes[i]));
 		memset(secret, 0xaa, sizes[i]);
-		flags_of(secret, flags);
 		if (LOCKS_ARE_REAL)
-			assert_non_null(strstr(flags, " lo"));
-		assert_non_null(strstr(flags, " dd")); /* not in a core dump */
-		assert_non_null(strstr(flags, " dc")); /* not in a child */
+			assert_true(page_has(secret, PAGE_LOCKED));
+		assert_true(page_has(secret, PAGE_NOT_DUMPED));
+		assert_true(page_has(secret, PAGE_NOT_IN_CHILD));
 		secret_give(secret, sizes[i]);
-		flags_of(secret, flags);
+		page_flags(secret, flags);
 		assert_string_equal(flags, "");
 	}
 	secret_give(NULL, 32);
@@ -130,12 +102,75 @@ static void test_harden(void **unused)
 	assert_int_equal(child_status(harden_and_tell, NULL), 0);
 }
 
+/* What libcrypto holds after it was told, grown and given back. */
+static void libcrypto_tried(void *unused)
+{
+	uint8_t *key, *grown;
+	if (secret_libcrypto_harden())
+		_exit(1);
+	key = OPENSSL_malloc(64);
+	if (!key || !page_has(key, PAGE_LOCKED) || !page_has(key, PAGE_NOT_DUMPED))
+		_exit(2);
+	memset(key, 0xaa, 64);
+	grown = OPENSSL_realloc(key, 8192);
+	if (!grown || grown == key || grown[0] != 0xaa || grown[63] != 0xaa)
+		_exit(3);
+	if (!page_has(grown, PAGE_LOCKED))
+		_exit(4);
+	if (!bytes_are_zero(key + 16, 48)) /* the heap's own links come first */
+		_exit(5);
+	memset(grown, 0xbb, 8192);
+	OPENSSL_free(grown);
+	if (!bytes_are_zero(grown + 16, 8192 - 16))
+		_exit(6);
+	if (OPENSSL_malloc(0) || OPENSSL_malloc(64 * MIB))
+		_exit(7);
+	if (secret_libcrypto_harden())
+		_exit(8);
+}
+
+static void libcrypto_was_used(void *unused)
+{
+	OPENSSL_free(OPENSSL_malloc(1));
+	if (secret_libcrypto_harden() != -EBUSY)
+		_exit(1);
+}
+
+static void test_libcrypto_lives_in_locked_pages(void **unused)
+{
+	assert_int_equal(child_status(libcrypto_tried, NULL), 0);
+	assert_int_equal(child_status(libcrypto_was_used, NULL), 0);
+}
+
+static void nothing_can_be_locked(void *unused)
+{
+	static const struct rlimit none = {0, 0};
+	/* Without the right that root has, to lock above any limit. */
+	if (setrlimit(RLIMIT_MEMLOCK, &none) || (geteuid() == 0 && setuid(65534)))
+		_exit(1);
+	errno = 0;
+	if (LOCKS_ARE_REAL && (secret_take(32) || errno != EPERM))
+		_exit(2);
+	if (secret_libcrypto_harden() != -EPERM)
+		_exit(3);
+	if (!strstr(secret_why(EPERM), "LimitMEMLOCK") ||
+	    strstr(secret_why(ENOMEM), "LimitMEMLOCK"))
+		_exit(4);
+}
+
+static void test_refused_without_locked_memory(void **unused)
+{
+	assert_int_equal(child_status(nothing_can_be_locked, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_pages_are_locked_and_not_copied),
 		cmocka_unit_test(test_neighbours_and_children_cannot_read),
 		cmocka_unit_test(test_harden),
+		cmocka_unit_test(test_libcrypto_lives_in_locked_pages),
+		cmocka_unit_test(test_refused_without_locked_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

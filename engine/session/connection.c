@@ -10,11 +10,12 @@
  * What did not arrive is sent again by the timer of the stream, each time on the next path. */
 #include "connection.h"
 
+#include "secret.h"
+
 #include <openssl/crypto.h>
 #include <openssl/rand.h>
 
 #include <stdio.h>
-#include <stdlib.h>
 
 static const ns_t rto_min = CONTROL_STREAM_RTO_MIN_MS * NS_PER_MS;
 static const ns_t rto_max = CONTROL_STREAM_RTO_MAX_MS * NS_PER_MS;
@@ -31,7 +32,7 @@ static uint64_t id_draw(void)
 static struct connection *connection_new(const struct handshake_party *party, unsigned path_count,
 					 ns_t now)
 {
-	struct connection *connection = calloc(1, sizeof *connection);
+	struct connection *connection = secret_take(sizeof *connection);
 
 	if (!connection)
 		return NULL;
@@ -79,8 +80,7 @@ void connection_free(struct connection *connection)
 		return;
 	handshake_free(connection->handshake);
 	control_stream_fini(&connection->stream);
-	OPENSSL_cleanse(&connection->keys, sizeof connection->keys);
-	free(connection);
+	secret_give(connection, sizeof *connection);
 }
 
 void connection_set_date(struct connection *connection, int64_t unix_s)

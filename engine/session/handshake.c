@@ -7,13 +7,13 @@
 #include "handshake.h"
 
 #include "key_uri.h"
+#include "secret.h"
 
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { CONFIRMATION_BYTES = 32, EXPORTER_BYTES = 32, CERTIFICATE_LIST_BYTES_MAX = 32 * 1024 };
 
@@ -366,7 +366,7 @@ static enum handshake_state advance(struct handshake *handshake)
 struct handshake *handshake_new(const struct handshake_party *party, struct handshake_ids ids,
 				int64_t unix_s)
 {
-	struct handshake *handshake = calloc(1, sizeof *handshake);
+	struct handshake *handshake = secret_take(sizeof *handshake);
 
 	if (!handshake)
 		return NULL;
@@ -380,7 +380,7 @@ struct handshake *handshake_new(const struct handshake_party *party, struct hand
 		BIO_free(handshake->in);
 		BIO_free(handshake->out);
 		SSL_free(handshake->tls);
-		free(handshake);
+		secret_give(handshake, sizeof *handshake);
 		return NULL;
 	}
 	SSL_set_bio(handshake->tls, handshake->in, handshake->out);
@@ -400,8 +400,7 @@ void handshake_free(struct handshake *handshake)
 	if (!handshake)
 		return;
 	SSL_free(handshake->tls);
-	OPENSSL_cleanse(handshake, sizeof *handshake);
-	free(handshake);
+	secret_give(handshake, sizeof *handshake);
 	ERR_clear_error();
 }
 

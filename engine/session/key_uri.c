@@ -228,7 +228,7 @@ int key_uri_load_private(const char *uri, EVP_PKEY **key, char *why_text, size_t
 	size_t length;
 	uint8_t *text = secret_take(KEY_FILE_BYTES_MAX);
 	int result = text ? uri_read(uri, &file, text, &length, why)
-			  : refuse(why, -errno, "no locked memory for a key (%s)", strerror(errno));
+			  : refuse(why, -errno, "no memory for a key: %s", secret_why(errno));
 	*key = result ? NULL : private_key_find(text, length);
 	secret_give(text, KEY_FILE_BYTES_MAX);
 	if (!result && !*key)
@@ -245,10 +245,7 @@ static int load_with(int (*load)(const char *, uint8_t *, uint8_t *, struct why)
 {
 	uint8_t *text = secret_take(KEY_FILE_BYTES_MAX);
 	int result = text ? load(uri, text, out, why)
-			  : refuse(why, -errno,
-				   "no locked memory for a key (%s): raise the limit, as by "
-				   "LimitMEMLOCK=infinity",
-				   strerror(errno));
+			  : refuse(why, -errno, "no memory for a key: %s", secret_why(errno));
 	secret_give(text, KEY_FILE_BYTES_MAX);
 	if (result)
 		keys_wipe(out, KEY_BYTES);

@@ -6,12 +6,12 @@
 
 #include "connection.h"
 #include "cookie.h"
+#include "secret.h"
 
 #include <openssl/crypto.h>
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum {
 	CONNECTIONS_MAX = SESSION_HANDSHAKES_MAX + 4, /* with those that linger */
@@ -56,18 +56,17 @@ static const uint64_t token_ns = NS_PER_S / SESSION_RATE_PER_S;
 
 struct session *session_new(const struct session_config *config, char *why, size_t why_bytes)
 {
-	struct session *session = calloc(1, sizeof *session);
+	struct session *session = secret_take(sizeof *session);
 	int error;
 
 	must(config->path_count >= 1 && config->path_count <= PATHS_MAX, "a link has 1 to 8 paths");
 	if (!session) {
-		snprintf(why, why_bytes, "out of memory");
-		errno = ENOMEM;
+		snprintf(why, why_bytes, "no memory for session keys: %s", secret_why(errno));
 		return NULL;
 	}
 	error = handshake_party_init(&session->party, config, why, why_bytes);
 	if (error) {
-		free(session);
+		secret_give(session, sizeof *session);
 		errno = -error;
 		return NULL;
 	}
@@ -85,8 +84,7 @@ void session_free(struct session *session)
 		connection_free(session->connection[i]);
 	handshake_party_fini(&session->party);
 	cookie_jar_fini(&session->jar);
-	OPENSSL_cleanse(session, sizeof *session);
-	free(session);
+	secret_give(session, sizeof *session);
 }
 
 /* ---- what happened ---- */
