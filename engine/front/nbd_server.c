@@ -22,6 +22,24 @@ static struct operation operation_of(void *owner, enum operation_kind kind)
 	return (struct operation){.owner = owner, .kind = (uint8_t)kind};
 }
 
+/* What clients write passes here in the clear: through the payloads, and through the input of each
+ * connection. Kept out of dumps and children. */
+static void *plaintext_map(uint64_t bytes)
+{
+	void *memory =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return NULL;
+	int failed = madvise(memory, bytes, MADV_DONTDUMP) | madvise(memory, bytes, MADV_DONTFORK);
+	must(!failed, "any mapping can be kept out of dumps and children");
+	return memory;
+}
+
+static uint64_t clients_bytes(const struct nbd_server *server)
+{
+	return align_up(server->client_count * sizeof *server->client, PAGE_BYTES);
+}
+
 static void clients_init(struct nbd_server *server)
 {
 	for (unsigned i = 0; i < server->client_count; i++) {
@@ -48,17 +66,15 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 		return NULL;
 	server->ring = config->ring;
 	server->client_count = connections;
-	server->client = calloc(connections, sizeof *server->client);
+	server->client = plaintext_map(clients_bytes(server));
 	if (!server->client)
 		goto no_clients;
 	server->payload_bytes = align_up(bytes, NBD_UNIT_BYTES);
-	server->payload = mmap(NULL, server->payload_bytes, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (server->payload == MAP_FAILED)
+	server->payload = plaintext_map(server->payload_bytes);
+	if (!server->payload)
 		goto no_payload;
-	/* both are favours, not needs */
+	/* a favour, not a need */
 	madvise(server->payload, server->payload_bytes, MADV_HUGEPAGE);
-	madvise(server->payload, server->payload_bytes, MADV_DONTFORK);
 	nbd_memory_init(&server->shared.memory, server->payload, server->payload_bytes);
 	server->tick = operation_of(server, OPERATION_TICK);
 	server->tick_cancel = operation_of(server, OPERATION_CANCEL);
@@ -67,7 +83,7 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 	return server;
 
 no_payload:
-	free(server->client);
+	munmap(server->client, clients_bytes(server));
 no_clients:
 	free(server);
 	errno = ENOMEM;
@@ -96,7 +112,7 @@ void nbd_server_free(struct nbd_server *server)
 	for (unsigned i = 0; i < server->listener_count; i++)
 		listener_close(&server->listener[i]);
 	munmap(server->payload, server->payload_bytes);
-	free(server->client);
+	munmap(server->client, clients_bytes(server));
 	free(server);
 }
 
