@@ -25,7 +25,7 @@ static struct framer *framer_new(const struct bench_case *what)
 	framer->config.path_count = 1;
 	framer->config.path[0].datagram_bytes_max =
 		BENCH_FRAGMENT_BYTES_MAX + WIRE_SHARD_OVERHEAD_BYTES;
-	framer->aead = aead_new((enum aead_backend)what->choice);
+	framer->aead = aead_new((enum aead_backend)what->choice, NULL);
 	must(framer->aead, "the back end was chosen among those available");
 	uint32_t datagram = framer->config.path[0].datagram_bytes_max;
 	framer->descriptors = calloc(BENCH_PACKET_COUNT, sizeof *framer->descriptors);

@@ -26,7 +26,7 @@ static void sealer_init(struct sealer *sealer, const struct bench_case *what)
 
 	memset(sealer, 0, sizeof *sealer);
 	bench_memory_init(&sealer->memory, what->shape);
-	sealer->aead = aead_new((enum aead_backend)what->choice);
+	sealer->aead = aead_new((enum aead_backend)what->choice, NULL);
 	must(sealer->aead, "the back end was chosen among those available");
 	sealer->stripe = stripe_init(bench_pages(stripe_bytes()), bench_geometry(what->shape),
 				     stripe_kernel_best());

@@ -94,6 +94,9 @@ int keys_of_stores(struct engine *, unsigned group, const char *uri,
 /* ---- engine_core.c ---- */
 int core_config_make(struct engine *);
 
+/* ---- engine_memory.c ---- */
+extern const struct memory engine_memory; /* of the core and of the lane's queue of keys */
+
 /* ---- engine_ports.c ---- */
 int ports_open(struct engine *);
 void ports_close(struct engine *);

@@ -61,6 +61,7 @@ int core_config_make(struct engine *engine)
 		core->path[p].datagram_bytes_max = config->path[p].mtu - UDP_AND_IP_BYTES;
 		core->path[p].rate_bytes_per_s = config->path[p].rate_bytes_per_s;
 	}
+	core->memory = &engine_memory;
 	core->kernel = (uint8_t)stripe_kernel_best();
 	int err = aead_choose(engine, &core->aead);
 	if (err)

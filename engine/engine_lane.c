@@ -5,6 +5,7 @@
 #include "log.h"
 
 #include "drive/eal.h"
+#include "session/secret.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -164,11 +165,13 @@ int lane_open(struct engine *engine)
 		return err;
 	engine->core = core_new(engine->core_config, engine->packet_memory);
 	if (!engine->core) {
-		log_line(NOTE_ERROR, NULL, "no memory for the core: %s", strerror(errno));
-		return -errno;
+		err = -errno;
+		log_line(NOTE_ERROR, NULL, "no memory for the core: %s", secret_why(-err));
+		return err;
 	}
 	struct lane_config config = {
 		.core = engine->core,
+		.memory = &engine_memory,
 		.disk = engine->disk,
 		.port_count = engine->config->path_count,
 		.front = {engine, front_take, front_answer, front_completed, front_turn},
@@ -176,8 +179,9 @@ int lane_open(struct engine *engine)
 	memcpy(config.port, engine->port, sizeof config.port);
 	engine->lane = lane_new(&config);
 	if (!engine->lane) {
-		log_line(NOTE_ERROR, NULL, "no memory for the lane: %s", strerror(errno));
-		return -errno;
+		err = -errno;
+		log_line(NOTE_ERROR, NULL, "no memory for the lane: %s", secret_why(-err));
+		return err;
 	}
 	return thread_start(engine);
 }

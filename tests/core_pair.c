@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static const uint8_t volume_key[KEY_BYTES] = {7, 1, 7};
+const uint8_t pair_volume_key[KEY_BYTES] = "the key of the pair's one volume";
 static const ns_t step_ns = 10 * NS_PER_US;
 
 /* ---- disks ---- */
@@ -92,6 +92,7 @@ static void config_common(struct core_config *config, const struct pair_options 
 	*config = (struct core_config){.group_count = 1,
 				       .path_count = 1,
 				       .aead = options->aead,
+				       .memory = options->memory,
 				       .kernel = (uint8_t)stripe_kernel_best()};
 	config->path[0].datagram_bytes_max = PAIR_DATAGRAM_BYTES_MAX;
 	snprintf(group->name, sizeof group->name, "pair");
@@ -121,7 +122,7 @@ static void format_primary(struct pair *pair, struct core_config *config)
 	identity.volume[0].id = uuid_of(1);
 	identity.volume[0].size = volume->size;
 	identity.volume[0].block_bytes = volume->block_bytes;
-	keys_check_value(volume_key, identity.volume[0].key_check);
+	keys_check_value(pair_volume_key, identity.volume[0].key_check);
 	config->group[0].intent_file =
 		file_add(site, intent_format(&intent, &identity, NULL), false);
 	intent_format(&intent, &identity, site->file[config->group[0].intent_file].bytes);
@@ -269,7 +270,7 @@ static void site_start(struct pair *pair, struct pair_site *site)
 	config->entropy[0] = (uint8_t)config->group[0].role;
 	config->entropy[1] = (uint8_t)++pair->lives;
 	if (config->group[0].role == ROLE_PRIMARY)
-		memcpy(config->group[0].volume[0].key, volume_key, KEY_BYTES);
+		memcpy(config->group[0].volume[0].key, pair_volume_key, KEY_BYTES);
 	site->core = core_new(config, site->packet_memory);
 	must(site->core, "the pair has memory");
 }

@@ -20,6 +20,7 @@ struct pair_options {
 	uint32_t blocks; /* of the one volume */
 	uint32_t window; /* records in flight, a power of 2, at least 32 */
 	uint8_t aead, ack;
+	const struct memory *memory; /* of the cores; NULL: the C library */
 	bool forgetful; /* the primary's device reads as zeros: what is written there is dropped */
 	bool sync_flush;
 };
@@ -60,6 +61,8 @@ struct pair {
 	/* Whether this datagram arrives; NULL: all do. Sealed, but for its header. */
 	bool (*arrives)(struct pair *, unsigned from, const struct cell *);
 };
+
+extern const uint8_t pair_volume_key[KEY_BYTES];
 
 /* Formatted, started, in session, and replicating in order. */
 struct pair *pair_new(const struct pair_options *);

@@ -43,7 +43,7 @@ static struct aead *state[AEAD_BACKEND_COUNT]; /* NULL where the machine lacks i
 static int states_make(void **unused)
 {
 	for (unsigned b = 0; b < AEAD_BACKEND_COUNT; b++) {
-		state[b] = aead_new(b);
+		state[b] = aead_new(b, NULL);
 		if (!state[b] != !aead_backend_available(b))
 			return -1;
 	}
@@ -292,7 +292,7 @@ static void test_keys_take_turns(void **unused)
 	for (unsigned b = 0; b < AEAD_BACKEND_COUNT; b++) {
 		if (!state[b])
 			continue;
-		struct aead *second = aead_new(b);
+		struct aead *second = aead_new(b, NULL);
 		struct aead_key key[2], copy;
 		uint8_t nonce[AEAD_NONCE_BYTES] = {0}, tag[2][TAG_BYTES], again[TAG_BYTES];
 		for (uint8_t i = 0; i < 2; i++) {
@@ -385,7 +385,7 @@ static void test_names_and_choice(void **unused)
 {
 	assert_true(aead_backend_available(AEAD_OPENSSL));
 	assert_false(aead_backend_available(AEAD_BACKEND_COUNT));
-	assert_null(aead_new(AEAD_BACKEND_COUNT));
+	assert_null(aead_new(AEAD_BACKEND_COUNT, NULL));
 	assert_true(aead_backend_available(aead_backend_best()));
 	assert_string_equal(aead_backend_name(AEAD_OPENSSL), "openssl");
 	assert_string_equal(aead_backend_name(AEAD_IPSECMB), "ipsecmb");

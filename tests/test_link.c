@@ -26,7 +26,7 @@ static void end_init(struct end *end, uint8_t name)
 	struct core_config config = {.path_count = 1};
 	config.path[0].datagram_bytes_max = DATAGRAM_BYTES;
 	memset(end, 0, sizeof *end);
-	end->aead = aead_new(AEAD_OPENSSL);
+	end->aead = aead_new(AEAD_OPENSSL, NULL);
 	end->memory = aligned_alloc(PAGE_BYTES, cells_memory_bytes(CELLS, DATAGRAM_BYTES));
 	cells_init(&end->cells, end->descriptor, CELLS, end->memory, DATAGRAM_BYTES);
 	link_init(&end->link, end->aead, &end->cells, &config);

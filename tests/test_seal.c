@@ -21,7 +21,7 @@ static int states_make(void **unused)
 	uint64_t seed = 0x5eed0002;
 	bytes_random(&seed, block, sizeof block);
 	for (unsigned b = 0; b < AEAD_BACKEND_COUNT; b++)
-		state[b] = aead_new(b);
+		state[b] = aead_new(b, NULL);
 	return state[AEAD_OPENSSL] ? 0 : -1;
 }
 

@@ -202,7 +202,7 @@ void rig_start(struct rig *rig, uint32_t present)
 {
 	struct tools *tools = &rig->tools;
 	memset(tools, 0, sizeof *tools);
-	tools->aead = aead_new(AEAD_OPENSSL);
+	tools->aead = aead_new(AEAD_OPENSSL, NULL);
 	must(tools->aead, "OpenSSL is always there");
 	tools->kernel = stripe_kernel_best();
 	memset(tools->entropy, 0x11 + (int)rig->generation, sizeof tools->entropy);

@@ -36,16 +36,17 @@ enum aead_backend aead_backend_best(void)
 	return aead_backend_available(AEAD_IPSECMB) ? AEAD_IPSECMB : AEAD_OPENSSL;
 }
 
-struct aead *aead_new(enum aead_backend backend)
+struct aead *aead_new(enum aead_backend backend, const struct memory *memory)
 {
 	if (!aead_backend_available(backend)) {
 		errno = ENOTSUP;
 		return NULL;
 	}
-	struct aead *aead = backends[backend]->new ();
+	struct aead *aead = backends[backend]->new (memory);
 	if (aead) {
 		aead->methods = backends[backend];
 		aead->backend = backend;
+		aead->memory = memory;
 	}
 	return aead;
 }

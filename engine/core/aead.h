@@ -6,6 +6,7 @@
 #define CASEMATE_CORE_AEAD_H
 
 #include "base.h"
+#include "memory.h"
 
 enum aead_backend { AEAD_OPENSSL, AEAD_IPSECMB, AEAD_BACKEND_COUNT };
 enum { AEAD_NONCE_BYTES = 12, AEAD_KEY_STATE_BYTES = 1024 };
@@ -16,8 +17,9 @@ enum aead_backend aead_backend_best(void);
 
 /* The working state of one lane (its back end, one OpenSSL context, ipsec-mb manager). */
 struct aead;
-/* gives: a new state, or NULL with errno. The only calls that may allocate or free. */
-struct aead *aead_new(enum aead_backend);
+/* gives: a new state, in key memory of that source (NULL: the C library), or NULL with errno. The
+ * only calls that may allocate or free. */
+struct aead *aead_new(enum aead_backend, const struct memory *);
 void aead_free(struct aead *);
 enum aead_backend aead_backend_of(const struct aead *);
 

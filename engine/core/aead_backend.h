@@ -21,8 +21,8 @@ struct aead_text {
 struct aead_methods {
 	const char *name;
 	bool (*available)(void);
-	/* gives: a state that begins with a struct aead, or NULL with errno */
-	struct aead *(*new)(void);
+	/* gives: a state that begins with a struct aead, in key memory, or NULL with errno */
+	struct aead *(*new)(const struct memory *);
 	void (*free)(struct aead *);
 	void (*key_init)(struct aead *, struct aead_key *, const uint8_t key[KEY_BYTES]);
 	void (*seal)(struct aead *, const struct aead_key *, const struct aead_text *,
@@ -35,6 +35,7 @@ struct aead_methods {
 struct aead {
 	const struct aead_methods *methods;
 	enum aead_backend backend;
+	const struct memory *memory;
 };
 
 extern const struct aead_methods aead_openssl;

@@ -11,7 +11,6 @@
 #include <openssl/crypto.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 _Static_assert(sizeof(struct gcm_key_data) <= AEAD_KEY_STATE_BYTES,
 	       "an expanded key of ipsec-mb fits the state of a key");
@@ -47,9 +46,9 @@ static bool manager_is_sound(const IMB_MGR *manager)
 	return manager->gcm256_enc && manager->gcm256_dec && manager->gcm256_init;
 }
 
-static struct aead *ipsecmb_new(void)
+static struct aead *ipsecmb_new(const struct memory *memory)
 {
-	struct aead_with_ipsecmb *self = calloc(1, sizeof *self);
+	struct aead_with_ipsecmb *self = memory_take(memory, MEMORY_KEYS, sizeof *self);
 	if (!self)
 		return NULL;
 	self->manager = alloc_mb_mgr(0);
@@ -63,7 +62,7 @@ static struct aead *ipsecmb_new(void)
 free_manager:
 	free_mb_mgr(self->manager);
 free_self:
-	free(self);
+	memory_give(memory, MEMORY_KEYS, self, sizeof *self);
 	errno = ENOTSUP;
 	return NULL;
 }
@@ -72,8 +71,7 @@ static void ipsecmb_free(struct aead *aead)
 {
 	struct aead_with_ipsecmb *self = self_of(aead);
 	free_mb_mgr(self->manager);
-	keys_wipe(self, sizeof *self);
-	free(self);
+	memory_give(aead->memory, MEMORY_KEYS, self, sizeof *self);
 }
 
 static void ipsecmb_key_init(struct aead *aead, struct aead_key *expanded,

@@ -9,7 +9,6 @@
 #include <openssl/evp.h>
 
 #include <errno.h>
-#include <stdlib.h>
 
 struct aead_with_openssl {
 	struct aead aead;
@@ -28,9 +27,9 @@ static bool openssl_available(void)
 	return true;
 }
 
-static struct aead *openssl_new(void)
+static struct aead *openssl_new(const struct memory *memory)
 {
-	struct aead_with_openssl *self = calloc(1, sizeof *self);
+	struct aead_with_openssl *self = memory_take(memory, MEMORY_KEYS, sizeof *self);
 	if (!self)
 		return NULL;
 	self->context = EVP_CIPHER_CTX_new();
@@ -43,7 +42,7 @@ static struct aead *openssl_new(void)
 free_context:
 	EVP_CIPHER_CTX_free(self->context);
 free_self:
-	free(self);
+	memory_give(memory, MEMORY_KEYS, self, sizeof *self);
 	errno = ENOMEM;
 	return NULL;
 }
@@ -52,8 +51,7 @@ static void openssl_free(struct aead *aead)
 {
 	struct aead_with_openssl *self = self_of(aead);
 	EVP_CIPHER_CTX_free(self->context);
-	keys_wipe(self, sizeof *self);
-	free(self);
+	memory_give(aead->memory, MEMORY_KEYS, self, sizeof *self);
 }
 
 static void openssl_key_init(struct aead *aead, struct aead_key *expanded,

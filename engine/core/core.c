@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "primary.h"
 #include "vault.h"
@@ -70,7 +69,7 @@ static bool core_tools(struct core *core, uint8_t *packet_memory)
 	struct core_config *config = &core->config;
 	unsigned count = cell_count(config);
 	struct packet_cell *cells = tools_memory(tools, count * sizeof *cells);
-	tools->aead = aead_new(config->aead);
+	tools->aead = aead_new(config->aead, tools->memory);
 	if (!cells || !tools->aead)
 		return false;
 	tools->kernel = config->kernel;
@@ -107,17 +106,19 @@ static bool core_groups(struct core *core)
 
 struct core *core_new(struct core_config *config, void *packet_memory)
 {
-	struct core *core = calloc(1, sizeof *core);
+	struct core *core = memory_take(config->memory, MEMORY_KEYS, sizeof *core);
 	if (!core)
 		return NULL;
+	core->tools.memory = config->memory;
 	core->config = *config;
 	keys_wipe(config->entropy, sizeof config->entropy);
 	for (unsigned i = 0; i < config->group_count; i++)
 		for (unsigned v = 0; v < config->group[i].volume_count; v++)
 			keys_wipe(config->group[i].volume[v].key, KEY_BYTES);
 	if (!core_tools(core, packet_memory) || !core_groups(core)) {
+		int err = errno;
 		core_free(core);
-		errno = ENOMEM;
+		errno = err;
 		return NULL;
 	}
 	return core;
@@ -137,8 +138,7 @@ void core_free(struct core *core)
 		aead_free(core->tools.aead);
 	}
 	tools_memory_free(&core->tools);
-	keys_wipe(core, sizeof *core);
-	free(core);
+	memory_give(core->config.memory, MEMORY_KEYS, core, sizeof *core);
 }
 
 /* ---- datagrams ---- */

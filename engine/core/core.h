@@ -8,6 +8,7 @@
 
 #include "aead.h"
 #include "effects.h"
+#include "memory.h"
 #include "points.h"
 #include "session_keys.h"
 #include "store.h"
@@ -61,6 +62,7 @@ struct core_config {
 	uint8_t kernel;	     /* enum stripe_kernel */
 	uint8_t entropy[64]; /* seeds the core's generator of identities (span ids); wiped by
 				core_new */
+	const struct memory *memory; /* outlives the core; NULL: the C library */
 };
 
 struct completion {
@@ -165,7 +167,7 @@ struct events {
 };
 
 struct core;
-/* gives: a core, or NULL with errno (memory; -EINVAL with a line on stderr is a caller's bug).
+/* gives: a core, or NULL with errno (that of the source of memory; ENOTSUP: the back end).
  * packet memory is huge-page memory of the port where there is one: core_packet_memory_bytes() of
  * it, page aligned, zeroed, the caller's for life. Secrets in config are wiped. */
 uint64_t core_packet_memory_bytes(const struct core_config *);

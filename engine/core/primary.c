@@ -166,7 +166,7 @@ static bool primary_intent(struct primary *primary, const struct core_group *gro
 struct primary *primary_new(struct tools *tools, struct core_group *group, uint8_t index,
 			    uint16_t export_first, uint32_t payload_bytes_max)
 {
-	struct primary *primary = tools_memory(tools, sizeof *primary);
+	struct primary *primary = tools_key_memory(tools, sizeof *primary);
 	if (!primary)
 		return NULL;
 	primary->tools = tools;

@@ -2,22 +2,30 @@
 /* Memory taken once at start, and identities drawn from a secret seed. */
 #include "tools.h"
 
-#include <stdlib.h>
-
 #include "keys.h"
+
+static void *chunk_take(struct tools *tools, enum memory_kind kind, uint64_t bytes)
+{
+	must(tools->chunk_count < ARRAY_COUNT(tools->chunk), "the pieces of memory are counted");
+	bytes = align_up(max_u64(bytes, 1), PAGE_BYTES);
+	void *memory = memory_take(tools->memory, kind, bytes);
+	if (!memory)
+		return NULL;
+	tools->memory_bytes += bytes;
+	tools->chunk[tools->chunk_count].bytes = bytes;
+	tools->chunk[tools->chunk_count].kind = kind;
+	tools->chunk[tools->chunk_count++].memory = memory;
+	return memory;
+}
 
 void *tools_memory(struct tools *tools, uint64_t bytes)
 {
-	bytes = align_up(max_u64(bytes, 1), PAGE_BYTES);
-	void *memory = aligned_alloc(PAGE_BYTES, bytes);
-	if (!memory)
-		return NULL;
-	memset(memory, 0, bytes);
-	tools->memory_bytes += bytes;
-	must(tools->chunk_count < ARRAY_COUNT(tools->chunk), "the pieces of memory are counted");
-	tools->chunk[tools->chunk_count].bytes = bytes;
-	tools->chunk[tools->chunk_count++].memory = memory;
-	return memory;
+	return chunk_take(tools, MEMORY_BULK, bytes);
+}
+
+void *tools_key_memory(struct tools *tools, uint64_t bytes)
+{
+	return chunk_take(tools, MEMORY_KEYS, bytes);
 }
 
 void tools_memory_free(struct tools *tools)
@@ -26,9 +34,9 @@ void tools_memory_free(struct tools *tools)
 	 */
 	while (tools->chunk_count) {
 		tools->chunk_count--;
-		keys_wipe(tools->chunk[tools->chunk_count].memory,
-			  tools->chunk[tools->chunk_count].bytes);
-		free(tools->chunk[tools->chunk_count].memory);
+		memory_give(tools->memory, tools->chunk[tools->chunk_count].kind,
+			    tools->chunk[tools->chunk_count].memory,
+			    tools->chunk[tools->chunk_count].bytes);
 	}
 }
 

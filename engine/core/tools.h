@@ -9,6 +9,7 @@
 #include "seal.h"
 
 struct tools {
+	const struct memory *memory;
 	struct aead *aead;
 	struct seal_cache seals;
 	struct cells cells;
@@ -20,6 +21,7 @@ struct tools {
 	struct {
 		void *memory;
 		uint64_t bytes;
+		enum memory_kind kind;
 	} chunk[1024]; /* all that was allocated, to be wiped and freed at the end */
 	unsigned chunk_count;
 };
@@ -27,7 +29,8 @@ struct tools {
 /* Zeroed, page aligned, for the life of the core; only while it is being made. NULL when memory is
  * out. */
 void *tools_memory(struct tools *, uint64_t bytes);
-void tools_memory_free(struct tools *); /* all of it */
+void *tools_key_memory(struct tools *, uint64_t bytes); /* for what holds keys */
+void tools_memory_free(struct tools *);			/* all of it */
 /* A fresh random identity. */
 struct uuid tools_uuid(struct tools *);
 

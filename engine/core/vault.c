@@ -601,7 +601,7 @@ void vault_command(struct vault *vault, struct command *command, struct effects 
 struct vault *vault_new(struct tools *tools, struct core_group *group, uint8_t index,
 			uint16_t export_first)
 {
-	struct vault *vault = tools_memory(tools, sizeof *vault);
+	struct vault *vault = tools_key_memory(tools, sizeof *vault);
 	void *stripe = tools_memory(tools, stripe_bytes());
 	if (!vault || !stripe)
 		return NULL;

@@ -40,6 +40,7 @@ enum {
 	NAPS_MIDDLE = 16,
 	NAPS_SHORT_OPEN = 256, /* while clients wait for an answer */
 };
+#define SESSIONS_BYTES	 (SESSIONS_QUEUE * sizeof(struct session_keys))
 #define NAP_SHORT_NS	 (50 * NS_PER_US)
 #define NAP_MIDDLE_NS	 NS_PER_MS
 #define NAP_LONG_NS	 (2 * NS_PER_MS)
@@ -100,9 +101,12 @@ struct lane {
 
 static int queues_init(struct lane *lane)
 {
+	void *sessions = memory_take(lane->config.memory, MEMORY_KEYS, SESSIONS_BYTES);
+	if (!sessions)
+		return -1;
+	spsc_init_at(&lane->sessions, sessions, SESSIONS_QUEUE, sizeof(struct session_keys));
 	return spsc_init(&lane->commands, LANE_COMMANDS_MAX, sizeof(struct command *)) ||
 	       spsc_init(&lane->results, LANE_COMMANDS_MAX, sizeof(struct command *)) ||
-	       spsc_init(&lane->sessions, SESSIONS_QUEUE, sizeof(struct session_keys)) ||
 	       spsc_init(&lane->control_in, CONTROL_QUEUE, sizeof(struct lane_datagram)) ||
 	       spsc_init(&lane->control_out, CONTROL_QUEUE, sizeof(struct lane_datagram)) ||
 	       spsc_init(&lane->notes, NOTES_QUEUE, sizeof(struct note));
@@ -123,8 +127,9 @@ struct lane *lane_new(const struct lane_config *config)
 	lane->descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	lane->control_memory = packet_memory_new(CONTROL_CELLS * sizeof(struct control_cell));
 	if (queues_init(lane) || lane->descriptor < 0 || !lane->control_memory) {
+		int err = errno;
 		lane_free(lane);
-		errno = ENOMEM;
+		errno = err;
 		return NULL;
 	}
 	for (unsigned i = 0; i < CONTROL_CELLS; i++) {
@@ -141,10 +146,9 @@ void lane_free(struct lane *lane)
 {
 	if (!lane)
 		return;
-	if (lane->sessions.slots)
-		keys_wipe(lane->sessions.slots, SESSIONS_QUEUE * sizeof(struct session_keys));
-	struct spsc *queue[] = {&lane->commands,   &lane->results,     &lane->sessions,
-				&lane->control_in, &lane->control_out, &lane->notes};
+	memory_give(lane->config.memory, MEMORY_KEYS, lane->sessions.slots, SESSIONS_BYTES);
+	struct spsc *queue[] = {&lane->commands, &lane->results, &lane->control_in,
+				&lane->control_out, &lane->notes};
 	for (unsigned i = 0; i < ARRAY_COUNT(queue); i++)
 		spsc_fini(queue[i]);
 	packet_memory_free(lane->control_memory, CONTROL_CELLS * sizeof(struct control_cell));

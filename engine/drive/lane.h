@@ -23,7 +23,8 @@ struct lane_front {
 };
 
 struct lane_config {
-	struct core *core; /* all borrowed for the life of the lane */
+	struct core *core;	     /* all borrowed for the life of the lane */
+	const struct memory *memory; /* for keys on their way; NULL: the C library */
 	struct disk *disk;
 	struct port *port[PATHS_MAX]; /* by path */
 	unsigned port_count;

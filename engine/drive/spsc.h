@@ -27,12 +27,18 @@ struct spsc {
 	uint32_t pushed_seen;		     /* consumer: rw */
 };
 
-/* count: a power of 2. 0 or -1 with errno. */
-static inline int spsc_init(struct spsc *queue, uint32_t count, uint32_t item_bytes)
+/* count: a power of 2. slots: zeroed, the caller's for life. */
+static inline void spsc_init_at(struct spsc *queue, void *slots, uint32_t count,
+				uint32_t item_bytes)
 {
 	must(is_power_of_2(count) && count <= 1u << 20, "a queue's size is a power of 2");
-	*queue = (struct spsc){.item_bytes = item_bytes, .mask = count - 1};
-	queue->slots = calloc(count, item_bytes);
+	*queue = (struct spsc){.slots = slots, .item_bytes = item_bytes, .mask = count - 1};
+}
+
+/* With slots of its own, which spsc_fini frees. 0 or -1 with errno. */
+static inline int spsc_init(struct spsc *queue, uint32_t count, uint32_t item_bytes)
+{
+	spsc_init_at(queue, calloc(count, item_bytes), count, item_bytes);
 	return queue->slots ? 0 : -1;
 }
 
