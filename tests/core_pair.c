@@ -278,7 +278,7 @@ static void site_start(struct pair *pair, struct pair_site *site)
 static void session_give(struct pair *pair)
 {
 	struct session_keys *a = &pair->site[PAIR_PRIMARY].keys, *b = &pair->site[PAIR_VAULT].keys;
-	uint8_t life = (uint8_t)pair->lives;
+	uint8_t life = (uint8_t)(pair->lives - PAIR_SITES);
 	*a = (struct session_keys){
 		.id_in = 11u + 100 * life, .id_out = 22u + 100 * life, .initiator = true};
 	memset(a->secret_in, 1 + 2 * life, SESSION_SECRET_BYTES);

@@ -97,22 +97,10 @@ static void write_one(struct pair *pair)
 	assert_int_equal(request.result, 0);
 }
 
-static void span_of(struct pair *pair, struct uuid *span)
-{
-	static struct core_status status;
-	struct command command = {.kind = COMMAND_STATUS, .status = &status};
-	struct command *commands[] = {&command};
-	const struct events events = {.command = commands, .command_count = 1};
-	struct effects effects;
-	effects_init(&effects, ++pair->now, 0);
-	core_step(pair->site[PAIR_PRIMARY].core, &events, &effects);
-	*span = status.group[0].span.id;
-}
-
 static void keys_looked_for(enum aead_backend backend)
 {
 	uint8_t secret[2][SESSION_SECRET_BYTES], key[4][KEY_BYTES];
-	struct uuid span;
+	static struct core_status status;
 	struct pair *pair = pair_new(&(struct pair_options){
 		.geometry = {.k = 2, .m = 1},
 		.block_bytes = 16384,
@@ -123,9 +111,9 @@ static void keys_looked_for(enum aead_backend backend)
 		.memory = &remembering,
 	});
 	write_one(pair);
-	span_of(pair, &span);
+	pair_status(pair, PAIR_PRIMARY, &status);
 	memcpy(key[0], pair_volume_key, KEY_BYTES);
-	keys_span_subkey(pair_volume_key, &span, key[1]);
+	keys_span_subkey(pair_volume_key, &status.group[0].span.id, key[1]);
 	for (unsigned i = 0; i < 2; i++) {
 		memset(secret[i], 1 + (int)i, SESSION_SECRET_BYTES); /* as core_pair.c gives them */
 		keys_packet_key(secret[i], 0, key[2 + i]);
