@@ -118,6 +118,14 @@ static void print_paths(const json_t *paths)
 	json_decref(rows);
 }
 
+/* Why there is no link, where the handshake knows. */
+static void print_trouble(const json_t *status)
+{
+	const char *trouble = json_string_value(member(member(status, "handshake"), "trouble"));
+	if (trouble && trouble[0] && !json_is_true(member(status, "linked")))
+		printf("no session: %s\n", trouble);
+}
+
 int cli_status(struct cli *cli)
 {
 	json_t *reply;
@@ -131,9 +139,11 @@ int cli_status(struct cli *cli)
 		return degraded ? CLI_DEGRADED : CLI_OK;
 	}
 	const char *node = json_string_value(member(reply, "node"));
-	printf("%s: %s%s\n\n", node ? node : "?",
+	printf("%s: %s%s\n", node ? node : "?",
 	       json_is_true(member(reply, "linked")) ? "linked" : "not linked",
 	       degraded ? ", DEGRADED" : "");
+	print_trouble(reply);
+	putchar('\n');
 	print_groups(member(reply, "groups"));
 	print_stores(member(reply, "groups"));
 	print_paths(member(reply, "paths"));

@@ -70,6 +70,7 @@ static int engine_make(struct engine **out, const char *config_path, const char 
 	if (!engine)
 		return -ENOMEM;
 	engine->lock = -1;
+	pthread_mutex_init(&engine->clients_lock, NULL);
 	engine->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	*out = engine;
 	if (engine->stop_event < 0)
@@ -131,6 +132,7 @@ void casemate_engine_free(struct casemate_engine *opaque)
 		config_free(engine->config);
 	if (engine->stop_event >= 0)
 		close(engine->stop_event);
+	pthread_mutex_destroy(&engine->clients_lock);
 	free(engine);
 }
 

@@ -48,6 +48,8 @@ struct engine {
 	uint64_t packet_memory_bytes;
 	struct port *port[PATHS_MAX];
 	struct nbd_server *nbd;
+	pthread_mutex_t clients_lock;	   /* of clients */
+	struct nbd_server_figures clients; /* lane: w, control: r; a copy, ten times a second */
 	struct lane *lane;
 	pthread_t lane_thread;
 	bool lane_runs;		 /* the thread was started */
@@ -107,10 +109,13 @@ void session_close(struct engine *);
 /* Moves datagrams between the lane and the handshake, and hands new keys over. */
 void session_turn(struct engine *, ns_t now);
 ns_t session_next(const struct engine *, ns_t now);
+/* gives: the figures of all handshakes, and why the last one failed. */
+json_t *session_json(const struct engine *);
 
 /* ---- engine_lane.c ---- */
 /* Clients, core and the lane's thread. */
 int lane_open(struct engine *);
+void clients_figures(struct engine *, struct nbd_server_figures *);
 /* Waits for the thread; 0, or -ETIMEDOUT when the disks were not done. */
 void lane_close(struct engine *);
 /* Takes what the lane has to tell: notes, answered commands. */

@@ -59,6 +59,24 @@ static void front_turn(void *context)
 	nbd_server_turn(engine->nbd);
 }
 
+/* Whoever reads them holds the lock for a moment: then the next time will do. */
+static void front_publish(void *context)
+{
+	struct engine *engine = context;
+
+	if (pthread_mutex_trylock(&engine->clients_lock) != 0)
+		return;
+	engine->clients = nbd_server_figures(engine->nbd);
+	pthread_mutex_unlock(&engine->clients_lock);
+}
+
+void clients_figures(struct engine *engine, struct nbd_server_figures *figures)
+{
+	pthread_mutex_lock(&engine->clients_lock);
+	*figures = engine->clients;
+	pthread_mutex_unlock(&engine->clients_lock);
+}
+
 /* ---- start ---- */
 
 static int listen_one(struct engine *engine, const struct config_listen *listen)
@@ -174,7 +192,8 @@ int lane_open(struct engine *engine)
 		.memory = &engine_memory,
 		.disk = engine->disk,
 		.port_count = engine->config->path_count,
-		.front = {engine, front_take, front_answer, front_completed, front_turn},
+		.front = {engine, front_take, front_answer, front_completed, front_turn,
+			  front_publish},
 	};
 	memcpy(config.port, engine->port, sizeof config.port);
 	engine->lane = lane_new(&config);

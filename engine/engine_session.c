@@ -3,6 +3,7 @@
  * configuration begins; the lane says when a session is wanted. */
 #include "engine.h"
 #include "log.h"
+#include "status.h"
 
 #include "session/key_uri.h"
 #include "session/secret.h"
@@ -161,6 +162,11 @@ void session_turn(struct engine *engine, ns_t now)
 	}
 	datagrams_out(engine, now);
 	events_take(engine, now);
+}
+
+json_t *session_json(const struct engine *engine)
+{
+	return status_handshake_json(session_stats(engine->session), engine->handshake.why);
 }
 
 ns_t session_next(const struct engine *engine, ns_t now)

@@ -51,12 +51,22 @@ static json_t *store_json(const struct store_status *store, unsigned index, cons
 	return json;
 }
 
+struct counter {
+	const char *key;
+	uint64_t value;
+};
+
+static json_t *counted(const struct counter *counter, unsigned count)
+{
+	json_t *json = json_object();
+	for (unsigned i = 0; i < count; i++)
+		set_number(json, counter[i].key, counter[i].value);
+	return json;
+}
+
 static json_t *counters_json(const struct group_status *group)
 {
-	const struct {
-		const char *key;
-		uint64_t value;
-	} counters[] = {
+	const struct counter counters[] = {
 		{"writes", group->writes},
 		{"reads", group->reads},
 		{"flushes", group->flushes},
@@ -72,10 +82,7 @@ static json_t *counters_json(const struct group_status *group)
 		{"seals", group->seals},
 		{"opens", group->opens},
 	};
-	json_t *json = json_object();
-	for (unsigned i = 0; i < ARRAY_COUNT(counters); i++)
-		set_number(json, counters[i].key, counters[i].value);
-	return json;
+	return counted(counters, ARRAY_COUNT(counters));
 }
 
 /* An upper bound: each lsn not yet durable is a block of the largest size in the group. */
@@ -196,6 +203,9 @@ static json_t *port_json(const struct port_stats *port)
 	set_number(json, "tx_dropped", port->tx_dropped);
 	set_number(json, "rx_missed", port->driver_missed);
 	set_number(json, "rx_not_ours", port->rx_not_ours);
+	set_number(json, "rx_bad_checksum", port->rx_bad_checksum);
+	set_number(json, "rx_bad_length", port->rx_bad_length);
+	set_number(json, "no_neighbour", port->no_neighbour);
 	set_number(json, "linearised", port->linearised);
 	return json;
 }
@@ -229,9 +239,44 @@ json_t *status_lane_json(const struct lane_counters *counters, unsigned port_cou
 	set_number(json, "sent", counters->sent);
 	set_number(json, "completions", counters->completions);
 	set_number(json, "requests", counters->requests);
+	set_number(json, "control_in", counters->control_in);
+	set_number(json, "control_dropped", counters->control_dropped);
+	set_number(json, "notes_lost", counters->notes_lost);
 	for (unsigned i = 0; i < port_count; i++)
 		json_array_append_new(ports, port_json(&counters->port[i]));
 	json_object_set_new(json, "ports", ports);
 	json_object_set_new(json, "disk", disk_json(&counters->disk));
+	return json;
+}
+
+json_t *status_clients_json(const struct nbd_server_figures *clients)
+{
+	const struct counter counters[] = {
+		{"connections", clients->connections},	   {"waiting", clients->waiting},
+		{"accepted", clients->accepted},	   {"stalled", clients->stalled},
+		{"requests", clients->requests},	   {"refused", clients->refused},
+		{"bad_streams", clients->bad_streams},	   {"read_bytes", clients->read_bytes},
+		{"write_bytes", clients->write_bytes},	   {"payload_used", clients->payload_used},
+		{"payload_total", clients->payload_total},
+	};
+	return counted(counters, ARRAY_COUNT(counters));
+}
+
+json_t *status_handshake_json(const struct session_stats *stats, const char *trouble)
+{
+	const struct counter counters[] = {
+		{"established", stats->established},
+		{"failed", stats->failed},
+		{"objects", stats->objects},
+		{"cookies_sent", stats->cookies_sent},
+		{"busy", stats->busy},
+		{"replayed", stats->replayed},
+		{"malformed", stats->malformed},
+		{"version", stats->version},
+		{"unknown", stats->unknown},
+		{"replies_dropped", stats->replies_dropped},
+	};
+	json_t *json = counted(counters, ARRAY_COUNT(counters));
+	json_object_set_new(json, "trouble", json_string(trouble));
 	return json;
 }

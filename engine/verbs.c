@@ -68,10 +68,14 @@ void verbs_answered(struct engine *engine, struct command *command)
 static void status_answered(struct engine *engine, struct verb *verb)
 {
 	struct lane_counters counters;
+	struct nbd_server_figures clients;
 	json_t *json = status_json(&verb->status, engine->config);
 
 	lane_counters(engine->lane, &counters);
+	clients_figures(engine, &clients);
 	json_object_set_new(json, "lane", status_lane_json(&counters, engine->config->path_count));
+	json_object_set_new(json, "clients", status_clients_json(&clients));
+	json_object_set_new(json, "handshake", session_json(engine));
 	verb_reply(verb, json);
 }
 

@@ -134,6 +134,7 @@ daemon_start degraded.sock degraded
 expect 0 'g +vault +vault +yes' --socket healthy.sock status
 expect 0 'net0 +up +1.0MiB +1.0GiB' --socket healthy.sock status
 expect 3 'DEGRADED' --socket degraded.sock status
+expect 3 'no session: peer certificate is not pinned' --socket degraded.sock status
 expect_json 0 True 'j["schema"] == 1 and not j["degraded"]' --socket healthy.sock status
 expect_json 3 True 'j["degraded"]' --socket degraded.sock status
 expect 0 'v: synced' --socket healthy.sock wait v --synced --timeout 1s

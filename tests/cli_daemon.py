@@ -19,6 +19,10 @@ status = {"ok": True, "schema": 1, "node": "b", "linked": True,
           "paths": [{"device": "net0", "alive": True, "tx_bytes": 1 << 20, "rx_bytes": 1 << 30,
                      "rx_bad": 0, "rtt_ns": 120000}]}
 
+if mood == "degraded":
+    status["linked"] = False
+    status["handshake"] = {"trouble": "peer certificate is not pinned"}
+
 
 def answer(verb, args):
     if verb == "status":

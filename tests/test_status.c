@@ -116,11 +116,54 @@ static void vault_tells_its_stores(void **state)
 	config_free(config);
 }
 
+/* What strangers, broken clients and bad networks do is counted, each in its own place. */
+static void what_is_refused_is_counted(void **state)
+{
+	struct lane_counters lane = {.control_dropped = 3, .notes_lost = 1};
+	lane.port[1] = (struct port_stats){
+		.rx_not_ours = 4, .rx_bad_checksum = 5, .rx_bad_length = 6, .no_neighbour = 7};
+	const struct nbd_server_figures clients = {
+		.connections = 2, .accepted = 9, .stalled = 8, .refused = 10, .bad_streams = 11};
+	const struct session_stats stats = {.established = 1,
+					    .failed = 12,
+					    .busy = 13,
+					    .replayed = 14,
+					    .malformed = 15,
+					    .version = 16,
+					    .unknown = 17};
+	json_t *json = json_pack("{s:o, s:o, s:o}", "lane", status_lane_json(&lane, 2), "clients",
+				 status_clients_json(&clients), "handshake",
+				 status_handshake_json(&stats, "not pinned"));
+	static const struct {
+		const char *where, *key;
+		json_int_t value;
+	} rows[] = {{"lane", "control_dropped", 3},  {"lane", "notes_lost", 1},
+		    {"clients", "connections", 2},   {"clients", "accepted", 9},
+		    {"clients", "stalled", 8},	     {"clients", "refused", 10},
+		    {"clients", "bad_streams", 11},  {"handshake", "established", 1},
+		    {"handshake", "failed", 12},     {"handshake", "busy", 13},
+		    {"handshake", "replayed", 14},   {"handshake", "malformed", 15},
+		    {"handshake", "version", 16},    {"handshake", "unknown", 17},
+		    {"handshake", "cookies_sent", 0}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++)
+		assert_int_equal(integer(json_object_get(json, rows[i].where), rows[i].key),
+				 rows[i].value);
+	assert_string_equal(text(json_object_get(json, "handshake"), "trouble"), "not pinned");
+	json_t *ports = json_object_get(json_object_get(json, "lane"), "ports");
+	json_t *port = json_array_get(ports, 1);
+	assert_int_equal(integer(port, "rx_not_ours"), 4);
+	assert_int_equal(integer(port, "rx_bad_checksum"), 5);
+	assert_int_equal(integer(port, "rx_bad_length"), 6);
+	assert_int_equal(integer(port, "no_neighbour"), 7);
+	json_decref(json);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(primary_tells_its_points),
 		cmocka_unit_test(vault_tells_its_stores),
+		cmocka_unit_test(what_is_refused_is_counted),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -421,6 +421,8 @@ static void publish(struct lane *lane)
 	disk_counters(lane->config.disk, &lane->counters.disk);
 	lane->published = lane->counters;
 	pthread_mutex_unlock(&lane->published_lock);
+	if (lane->config.front.publish)
+		lane->config.front.publish(lane->config.front.context);
 }
 
 static void report(struct lane *lane)

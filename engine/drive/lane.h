@@ -20,6 +20,8 @@ struct lane_front {
 	void (*completed)(void *context, uint64_t user_data, int32_t result, uint32_t flags);
 	/* Once a turn, before the ring is submitted: prepares what is to be done on it. */
 	void (*turn)(void *context);
+	/* As often as the lane's own counters are published: time to publish those of clients. */
+	void (*publish)(void *context);
 };
 
 struct lane_config {
