@@ -14,7 +14,7 @@ static void requests_repeat_until_answered_and_are_refreshed(void **state)
 {
 	static const struct {
 		uint64_t at_ms;
-		enum { TURN, LEARN, LEARN_OTHER, LEARN_GROUP, LINK_UP } event;
+		enum { TURN, LEARN, LEARN_OTHER, LEARN_GROUP, CLAIM, LINK_UP } event;
 		uint8_t mac;
 		bool expected; /* turn: asks; learn: news */
 	} row[] = {
@@ -34,6 +34,16 @@ static void requests_repeat_until_answered_and_are_refreshed(void **state)
 		/* 13 */ {64500, TURN, 0, false},
 		/* 14 */ {64600, LINK_UP, 0, false},
 		/* 15 */ {64600, TURN, 0, true},
+		/* 16 */ {64601, LEARN, 2, false},
+		/* 17: unasked, by whom? it is asked again */ {64700, CLAIM, 7, false},
+		/* 18: but not more often than once a second */ {64700, TURN, 0, false},
+		/* 19 */ {65600, TURN, 0, true},
+		/* 20 */ {65601, LEARN, 2, false},
+		/* 21: too late */ {65602, CLAIM, 7, false},
+		/* 22 */ {70000, CLAIM, 7, false},
+		/* 23 */ {70000, TURN, 0, true},
+		/* 24: it has moved indeed */ {70001, LEARN, 3, true},
+		/* 25 */ {71000, TURN, 0, false},
 	};
 	struct neighbour neighbour;
 	neighbour_init(&neighbour, PEER);
@@ -58,6 +68,10 @@ static void requests_repeat_until_answered_and_are_refreshed(void **state)
 			mac.bytes[0] = 3;
 			result = neighbour_learn(&neighbour, PEER, &mac, now);
 			assert_false(neighbour.known);
+			break;
+		case CLAIM:
+			result = neighbour_learn(&neighbour, PEER, &mac, now);
+			assert_true(neighbour.known && neighbour.mac.bytes[5] != row[i].mac);
 			break;
 		case LINK_UP:
 			neighbour_link_up(&neighbour, now);

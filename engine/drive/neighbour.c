@@ -11,6 +11,8 @@ bool neighbour_asks(struct neighbour *neighbour, ns_t now)
 {
 	if (now < neighbour->ask_at)
 		return false;
+	neighbour->asked = true;
+	neighbour->asked_at = now;
 	neighbour->ask_at = now + NEIGHBOUR_ASK_EVERY_NS;
 	return true;
 }
@@ -22,7 +24,13 @@ bool neighbour_learn(struct neighbour *neighbour, uint32_t ip, const struct mac 
 	if (mac->bytes[0] & 1)
 		return false; /* a group is nobody */
 	bool news = !neighbour->known || !mac_equal(mac, &neighbour->mac);
+	if (news && neighbour->known && !neighbour->asked) {
+		neighbour->ask_at =
+			min_u64(neighbour->ask_at, neighbour->asked_at + NEIGHBOUR_ASK_EVERY_NS);
+		return false;
+	}
 	neighbour->known = true;
+	neighbour->asked = false;
 	neighbour->mac = *mac;
 	neighbour->ask_at = now + NEIGHBOUR_REFRESH_AFTER_NS;
 	return news;
