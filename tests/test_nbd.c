@@ -14,7 +14,7 @@
 #define FLAGS_RO     "w1295 "
 #define CONTEXT_NAME "'base:allocation "
 
-static const struct {
+static const struct dialogue {
 	int row;
 	const char *what;
 	const char *in;
@@ -93,6 +93,26 @@ static const struct {
 	 "d3 O d8 d0 O d10 d21 d4 'vol0 d1 d6 'base:", "R d8 d1 d0 R d10 e3 *", NBD_PHASE_OPTION},
 };
 
+/* Errors in a script of replies, but for e1: clients ask for what a server may lack. */
+static unsigned errors_in(const char *script)
+{
+	unsigned count = 0;
+
+	for (const char *at = script; (at = strstr(at, " e")); at += 2)
+		count += at[2] != '1';
+	return count;
+}
+
+static void refusals_were_counted(const struct rig *rig, const struct dialogue *row)
+{
+	unsigned errors = errors_in(row->out);
+
+	if (row->out[0])
+		assert_int_equal(rig->shared.counts.refused, errors);
+	else
+		assert_int_equal(rig->shared.counts.refused + rig->shared.counts.bad_streams, 1);
+}
+
 static void options_by_table(void **state)
 {
 	static const size_t piece_bytes[] = {1, 2, 3, 5, 7, 16, 20, 31, 100, 65536};
@@ -119,6 +139,7 @@ static void options_by_table(void **state)
 					 rig->nbd.phase, rig->said_bytes);
 			assert_int_equal(nbd_finished(&rig->nbd),
 					 dialogue[i].phase == NBD_PHASE_LEAVING);
+			refusals_were_counted(rig, &dialogue[i]);
 			rig_free(rig);
 		}
 }

@@ -63,6 +63,9 @@ static void reply_error(struct nbd_connection *nbd, uint32_t option, uint32_t ty
 {
 	uint32_t length = (uint32_t)strlen(message);
 
+	/* clients try what a server may lack: that is no mistake */
+	if (type != NBD_REPLY_ERROR_UNSUPPORTED)
+		nbd->shared->counts.refused++;
 	memcpy(reply(nbd, option, type, length), message, length);
 }
 
@@ -197,6 +200,7 @@ static void option_export_name(struct option *option)
 	uint8_t *p;
 
 	if (found == NOT_FOUND || !nbd->shared->export[found].ready || nbd->shutdown) {
+		nbd->shared->counts.refused++;
 		nbd_enter(nbd, NBD_PHASE_LEAVING);
 		return;
 	}
