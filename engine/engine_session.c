@@ -126,7 +126,11 @@ static void failure_told(struct engine *engine, const struct session_event *even
 		return;
 	memcpy(engine->handshake.why, event->why, sizeof engine->handshake.why);
 	engine->handshake.why_at = now;
-	log_line(NOTE_WARNING, NULL, "no session with site %s: %s",
+	/* What a stranger says at our port ends nothing. */
+	log_line(NOTE_WARNING, NULL,
+		 lane_wants_session(engine->lane)
+			 ? "no session with site %s: %s"
+			 : "a handshake as site %s failed, the session goes on: %s",
 		 engine->config->site[!engine->self].name, event->why);
 }
 
@@ -166,7 +170,8 @@ void session_turn(struct engine *engine, ns_t now)
 
 json_t *session_json(const struct engine *engine)
 {
-	return status_handshake_json(session_stats(engine->session), engine->handshake.why);
+	const char *why = lane_wants_session(engine->lane) ? engine->handshake.why : "";
+	return status_handshake_json(session_stats(engine->session), why);
 }
 
 ns_t session_next(const struct engine *engine, ns_t now)
