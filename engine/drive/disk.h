@@ -50,6 +50,7 @@ struct disk_counters {
 	uint64_t fixed;		/* transfers from or to registered memory */
 	uint64_t cut_short;	/* transfers that were continued, or read beyond the end */
 	uint64_t again;		/* issued again: interrupted or out of kernel memory */
+	uint64_t synced_apart;	/* durable writes that took a sync of their own */
 	uint64_t zeros_written; /* discards and zeroes that the file system could not do */
 };
 void disk_counters(const struct disk *, struct disk_counters *);

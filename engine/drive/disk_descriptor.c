@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 10000 };
@@ -73,6 +75,23 @@ int disk_descriptor_open(const char *path, uint64_t size, bool *buffered)
 		return descriptor;
 	close(descriptor);
 	return result;
+}
+
+/* Known to be so: their direct writes end in generic_write_sync or iomap's own, on completion. */
+bool disk_descriptor_has_dsync(int descriptor)
+{
+	static const unsigned long known[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+					      F2FS_SUPER_MAGIC, TMPFS_MAGIC};
+	struct statfs system;
+	struct stat status;
+	if (fstat(descriptor, &status) == 0 && S_ISBLK(status.st_mode))
+		return true;
+	if (fstatfs(descriptor, &system) < 0)
+		return false;
+	for (unsigned i = 0; i < ARRAY_COUNT(known); i++)
+		if ((unsigned long)system.f_type == known[i])
+			return true;
+	return false;
 }
 
 void disk_descriptor_close(int descriptor)

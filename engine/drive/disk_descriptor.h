@@ -8,6 +8,9 @@
 /* gives a descriptor, or a negative errno: -EBUSY when another has the lock, -ENODATA when the file
  * is shorter than size. *buffered: no direct I/O here. */
 int disk_descriptor_open(const char *path, uint64_t size, bool *buffered);
+/* Whether one write with RWF_DSYNC is durable when it completes, also when it is direct and
+ * asynchronous. Not every file system does what it was told: FUSE takes the flag and forgets it. */
+bool disk_descriptor_has_dsync(int descriptor);
 /* takes; the lock is free when it returns. */
 void disk_descriptor_close(int descriptor);
 

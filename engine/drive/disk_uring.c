@@ -11,6 +11,9 @@
  * (the kernel tells an error once); a transfer that was interrupted or short is issued again for
  * the rest, which is idempotent because the offset is explicit.
  *
+ * A durable write is one write with RWF_DSYNC; on file systems that are not known to keep to that
+ * it is a write and then a sync, in the same slot.
+ *
  * Life of an operation: waiting list -> slot + SQE -> (again ->)* completion. Slots bound what is
  * in flight, and the completion queue has room for all slots and as many guests. */
 #include "disk.h"
@@ -44,12 +47,14 @@ struct slot {
 	uint64_t finished; /* bytes */
 	uint32_t in_vain;
 	bool writes_zeros; /* the file system could not, so we do */
+	bool syncs;	   /* all is written; the sync of a durable write is left */
 	struct iovec rest; /* of a piece that was cut in the middle */
 };
 
 struct file {
 	int descriptor; /* -1: free */
 	bool registered;
+	bool has_dsync;
 };
 
 struct disk {
@@ -211,7 +216,8 @@ int disk_file_open(struct disk *disk, const char *path, uint64_t size, bool *buf
 	int descriptor = disk_descriptor_open(path, size, buffered);
 	if (descriptor < 0)
 		return descriptor;
-	disk->file[number] = (struct file){.descriptor = descriptor};
+	disk->file[number] = (struct file){.descriptor = descriptor,
+					   .has_dsync = disk_descriptor_has_dsync(descriptor)};
 	if (disk->files_registered)
 		disk->file[number].registered =
 			io_uring_register_files_update(&disk->ring, number, &descriptor, 1) == 1;
@@ -335,7 +341,7 @@ static void prepare_transfer(struct disk *disk, struct slot *slot, struct io_uri
 					  (unsigned)piece->iov_len, offset, slice);
 	else
 		io_uring_prep_writev(sqe, descriptor, piece, count, offset);
-	if (io->kind == IO_WRITE_DURABLE)
+	if (io->kind == IO_WRITE_DURABLE && disk->file[io->file].has_dsync)
 		sqe->rw_flags = RWF_DSYNC;
 }
 
@@ -358,7 +364,7 @@ static void prepare_range(struct disk *disk, struct slot *slot, struct io_uring_
 static void slot_prepare(struct disk *disk, struct slot *slot, struct io_uring_sqe *sqe)
 {
 	const struct file *file = &disk->file[slot->io->file];
-	if (slot->io->kind == IO_SYNC)
+	if (slot->io->kind == IO_SYNC || slot->syncs)
 		io_uring_prep_fsync(sqe, file->descriptor, IORING_FSYNC_DATASYNC);
 	else if (io_is_transfer(slot->io))
 		prepare_transfer(disk, slot, sqe);
@@ -471,6 +477,16 @@ static enum verdict in_vain(struct disk *disk, struct slot *slot, int32_t *resul
 	return DONE;
 }
 
+/* All of a transfer has moved: is it what was asked for? */
+static enum verdict written(struct disk *disk, struct slot *slot)
+{
+	if (slot->io->kind != IO_WRITE_DURABLE || disk->file[slot->io->file].has_dsync)
+		return DONE;
+	disk->counters.synced_apart++;
+	slot->syncs = true;
+	return AGAIN;
+}
+
 /* Counts what has moved; *result becomes the full length when all has. */
 static enum verdict transfer_moved(struct disk *disk, struct slot *slot, int32_t *result)
 {
@@ -486,7 +502,7 @@ static enum verdict transfer_moved(struct disk *disk, struct slot *slot, int32_t
 	}
 	if (finished == io->length) {
 		*result = io_is_transfer(io) ? (int32_t)io->length : 0;
-		return DONE;
+		return written(disk, slot);
 	}
 	/* The rest starts at a page again: direct I/O wants that, and moving some bytes twice does
 	 * no harm. */
@@ -502,6 +518,10 @@ static enum verdict slot_judge(struct disk *disk, struct slot *slot, int32_t *re
 	const struct io *io = slot->io;
 	if (io->kind == IO_SYNC)
 		return DONE;
+	if (slot->syncs) {
+		*result = *result < 0 ? *result : (int32_t)io->length;
+		return DONE;
+	}
 	if (is_passing(*result))
 		return in_vain(disk, slot, result, *result);
 	if (io_is_transfer(io) || slot->writes_zeros)
