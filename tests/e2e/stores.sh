@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# Stores that are wrong, worn, full, failing or gone, a device that does not fit, a daemon started
+# Stores that are wrong, worn or gone, a device that does not fit, a daemon started
 # twice: a clear word for each, writes that go on while they may, and nothing lost.
 # shellcheck source=tests/e2e/common.sh disable=SC2317
 . "$(dirname "$0")/common.sh"
@@ -182,38 +182,4 @@ code=$?
 check 'a device of the wrong size' test $code != 0
 says 'and both sizes are named' '67108864|64 ?MiB|67043328' "$out"
 pair_down "${P[dir]}"
-
-# ---- full: only the state of that store changes ----
-mkdir "$work/small"
-if mount -t tmpfs -o size=60m cm-e2e "$work/small" 2>/dev/null; then
-  undo+=("umount '$work/small'")
-  truncate -s 128M "$work/small/disk"
-  loop=$(losetup --find --show "$work/small/disk" 2>/dev/null)
-  if [ -n "$loop" ]; then
-    undo+=("losetup -d '$loop'")
-    mkfs.ext4 -q -E nodiscard "$loop" >/dev/null 2>&1
-    mkdir -p "$work/full/stores/5"
-    mount "$loop" "$work/full/stores/5"
-    undo+=("umount '$work/full/stores/5'")
-    pairs+=("$work/full")
-    pair_up "$work/full" size=64MiB journal=16MiB
-    rest=$(df --output=avail -m "$work/small" | tail -n 1)
-    fallocate -l "$((rest))M" "$work/small/ballast" 2>/dev/null ||
-      dd if=/dev/zero of="$work/small/ballast" bs=1M 2>/dev/null
-    for ((i = 0; i < 48; i += 8)); do write_some $i || break; done
-    equal 'writes go on when the disk of a store is full' 48 "$i"
-    check 'and after it' write_some 48
-    same 'what was written reads back'
-    if store_out 5; then ok 'the store is out'; else skip 'the full store' "$(store_state 5)"; fi
-    pair down "$work/full"
-    umount "$work/full/stores/5"
-  else
-    skip 'a full store' 'no loop device'
-  fi
-else
-  skip 'a full store' 'no mounts'
-fi
-
-skip 'a store whose sync fails once and then lies' \
-  'not tried here; the simulator does'
 finish
