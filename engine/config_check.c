@@ -95,13 +95,36 @@ struct file_uses {
 	struct file_use use[FILES_MAX];
 };
 
+/* The next name on an absolute path; "" at its end. Slashes too many and "." name nothing. */
+static const char *path_step(const char *path, size_t *length)
+{
+	for (;; path += *length) {
+		path += strspn(path, "/");
+		*length = strcspn(path, "/");
+		if (*length != 1 || *path != '.')
+			return path;
+	}
+}
+
+static bool same_file(const char *a, const char *b)
+{
+	size_t length, other;
+	a = path_step(a, &length);
+	b = path_step(b, &other);
+	while (*a && length == other && memcmp(a, b, length) == 0) {
+		a = path_step(a + length, &length);
+		b = path_step(b + other, &other);
+	}
+	return !*a && !*b;
+}
+
 static void files_add(const struct checking *checking, struct file_uses *uses, const char *file,
 		      struct where place)
 {
 	if (!file)
 		return;
 	for (unsigned i = 0; i < uses->count; i++)
-		if (same(uses->use[i].file, file)) {
+		if (same_file(uses->use[i].file, file)) {
 			complain(checking, place, "\"%s\" is used for %s already", file,
 				 uses->use[i].place.path);
 			return;

@@ -467,6 +467,9 @@ static void what_does_not_fit_together(void **state)
 		 "f:43:22: groups[1].volumes[0].name: \"v1\" is the name of groups[0].volumes[1] "
 		 "too\n"
 		 "f:45:1: unused: unknown key\n"},
+		{"/s/1, /s/2", "/s/0., /s//./0/",
+		 "f:36:31: groups[0].stores.b[2]: \"/s//./0/\" is used for groups[0].stores.b[0] "
+		 "already\n"},
 	};
 	mistakes_are_told(rows, ARRAY_COUNT(rows));
 }
