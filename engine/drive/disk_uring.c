@@ -18,6 +18,7 @@
  * in flight, and the completion queue has room for all slots and as many guests. */
 #include "disk.h"
 
+#include "compat.h"
 #include "disk_descriptor.h"
 
 #include <liburing.h>
@@ -195,10 +196,7 @@ static void ring_enable(struct disk *disk)
 {
 	if (disk->enabled)
 		return;
-	/* By its number: liburing 2.3 declares io_uring_enable_rings but does not export it. */
-	must(io_uring_register((unsigned)disk->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL,
-			       0) == 0,
-	     "a ring made disabled can be enabled once");
+	must(compat_ring_enable(&disk->ring) == 0, "a ring made disabled can be enabled once");
 	io_uring_register_ring_fd(&disk->ring); /* saves a look-up; not needed */
 	disk->enabled = true;
 	wake_arm(disk);

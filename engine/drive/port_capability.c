@@ -2,11 +2,10 @@
 /* Drivers of DPDK 22.11, one row each for those that need one. */
 #include "port_capability.h"
 
+#include "compat.h"
 #include "core/frame.h"
 #include "device_argument.h"
 
-#include <rte_dev.h>
-#include <rte_devargs.h>
 #include <rte_ethdev.h>
 
 #include <errno.h>
@@ -104,8 +103,7 @@ int port_capability(uint16_t ethdev, uint32_t mtu, struct port_capability *capab
 		*why = "the device tells nothing about itself";
 		return result;
 	}
-	const struct rte_devargs *devargs = rte_dev_devargs(info.device);
-	const char *arguments = devargs ? devargs->args : NULL;
+	const char *arguments = compat_device_arguments(info.device);
 	const struct row *row = row_find(info.driver_name);
 
 	*capability = (struct port_capability){0};
