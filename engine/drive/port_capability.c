@@ -20,7 +20,10 @@ enum {
 	AF_PACKET_OVERHEAD_BYTES = 80,
 	AF_PACKET_FRAME_BYTES = 2048, /* framesz when not given */
 	MEMIF_BUFFER_BYTES = 2048,    /* bsize when not given */
-	AF_XDP_FRAME_BYTES = 2048,    /* a frame shares its 4 KiB page with headers and headroom */
+	/* A page without what DPDK (64 + 128 + 128) and the kernel (256) put before the frame. */
+	AF_XDP_FRAME_BYTES = PAGE_BYTES - 320 - 256,
+	AF_XDP_FREE_BUFFERS = 2048, /* in its ring, however few descriptors are asked for */
+	AF_XDP_SENT_BUFFERS = 2048, /* not yet told */
 	RING_FRAME_BYTES = 9600,
 };
 
@@ -30,16 +33,28 @@ static const struct row {
 	uint32_t size;		   /* when it is not given, or there is no such argument */
 	uint32_t overhead;
 	bool external_buffer;
+	bool buffers_are_pages;
+	uint32_t buffers_kept;
 } table[] = {
 	/* Copies, so any memory will do. Never a frame above bsize: the chain of descriptors that
 	 * it makes then is unsafe. */
-	{"net_memif", "bsize", MEMIF_BUFFER_BYTES, 0, true},
+	{.driver = "net_memif",
+	 .size_argument = "bsize",
+	 .size = MEMIF_BUFFER_BYTES,
+	 .external_buffer = true},
 	/* Copies. Says "link up" whoever listens. */
-	{"net_af_packet", "framesz", AF_PACKET_FRAME_BYTES, AF_PACKET_OVERHEAD_BYTES, true},
+	{.driver = "net_af_packet",
+	 .size_argument = "framesz",
+	 .size = AF_PACKET_FRAME_BYTES,
+	 .overhead = AF_PACKET_OVERHEAD_BYTES,
+	 .external_buffer = true},
 	/* Sends the first segment's address of its own pool only. */
-	{"net_af_xdp", NULL, AF_XDP_FRAME_BYTES, 0, false},
+	{.driver = "net_af_xdp",
+	 .size = AF_XDP_FRAME_BYTES,
+	 .buffers_are_pages = true,
+	 .buffers_kept = AF_XDP_FREE_BUFFERS + AF_XDP_SENT_BUFFERS},
 	/* Hands over the pointer: the receiver would write into our only copy. */
-	{"net_ring", NULL, RING_FRAME_BYTES, 0, false},
+	{.driver = "net_ring", .size = RING_FRAME_BYTES},
 };
 
 static const struct row *row_find(const char *driver)
@@ -76,6 +91,8 @@ static void fill_from_row(struct port_capability *capability, const struct row *
 	capability->frame_bytes_max = size > row->overhead ? size - row->overhead : 0;
 	capability->receive_bytes_max = size;
 	capability->external_buffer = row->external_buffer;
+	capability->buffers_are_pages = row->buffers_are_pages;
+	capability->buffers_kept = row->buffers_kept;
 	if (!strcmp(row->driver, "net_memif")) {
 		device_argument(arguments, "role", role, sizeof role);
 		capability->reconnects_by_restart =

@@ -14,6 +14,8 @@ struct port_capability {
 	uint32_t frame_bytes_max;   /* that it carries, link header included */
 	uint32_t receive_bytes_max; /* that it may put into one mbuf */
 	bool external_buffer;	    /* sends from memory outside its pool; else frames are copied */
+	uint32_t buffers_kept;	    /* that it may keep beside one for each descriptor */
+	bool buffers_are_pages;	    /* needs them without gaps: each fills a page */
 	bool sets_mtu;	       /* else the MTU is left alone, and frames up to the maximum pass */
 	bool reads_by_address; /* a device that needs I/O addresses, and may keep a frame for long
 				*/

@@ -15,6 +15,7 @@
 #include "neighbour.h"
 #include "port_capability.h"
 #include "port_memory.h"
+#include "port_pool.h"
 
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -28,10 +29,7 @@ enum {
 	BURST = 32,
 	DESCRIPTORS = 1024,
 	BACKLOG_MAX = 1024, /* cells that wait for room: then the network is what drops */
-	CACHE = 128,	    /* of a pool; a cache holds up to one and a half of it */
 	SEND_TRIES = 4,	    /* of a full device within a turn */
-	ROOM_SMALL = RTE_MBUF_DEFAULT_BUF_SIZE,
-	ROOM_LARGE = 9600 + RTE_PKTMBUF_HEADROOM,
 };
 #define LINK_LOOK_EVERY_NS (10 * NS_PER_MS)
 #define RECONNECT_EVERY_NS (100 * NS_PER_MS)
@@ -55,8 +53,7 @@ struct port {
 	uint16_t ethdev;
 	bool started;
 	uint32_t datagram_bytes_max;
-	struct rte_mempool *rx_pool; /* whole frames: received, copied, or our own answers */
-	struct rte_mempool *tx_pool; /* no room of their own: they point into cells */
+	struct port_pools pool;
 	struct frame_flow flow;
 	struct frame_template headers;
 	struct neighbour next_hop;
@@ -72,31 +69,6 @@ struct port {
 };
 
 /* ---- opening ---- */
-
-static int pools_new(struct port *port, uint16_t rx_descriptors, uint16_t tx_descriptors)
-{
-	const struct port_capability *capability = &port->capability;
-	char name[RTE_MEMPOOL_NAMESIZE];
-	bool large = capability->receive_bytes_max > ROOM_SMALL - RTE_PKTMBUF_HEADROOM;
-	int socket = rte_eth_dev_socket_id(port->ethdev);
-	/* Each descriptor of a ring may hold an mbuf for good, and so may the cache: a pool with
-	 * less than all that stops the device. */
-	unsigned spare = 4 * BURST + CACHE * 3 / 2;
-	unsigned rx_count = rx_descriptors + spare;
-	if (!capability->external_buffer)
-		rx_count += tx_descriptors;
-
-	snprintf(name, sizeof name, "casemate-rx-%u", port->ethdev);
-	port->rx_pool = rte_pktmbuf_pool_create(name, rx_count, CACHE, 0,
-						large ? ROOM_LARGE : ROOM_SMALL, socket);
-	if (!port->rx_pool)
-		return -rte_errno;
-	if (!capability->external_buffer)
-		return 0;
-	snprintf(name, sizeof name, "casemate-tx-%u", port->ethdev);
-	port->tx_pool = rte_pktmbuf_pool_create(name, tx_descriptors + spare, CACHE, 0, 0, socket);
-	return port->tx_pool ? 0 : -rte_errno;
-}
 
 static int device_configure(struct port *port, const char **why)
 {
@@ -116,7 +88,8 @@ static int device_configure(struct port *port, const char **why)
 	if (result < 0)
 		return result;
 	*why = "no memory for packet buffers: give DPDK more";
-	result = pools_new(port, rx_descriptors, tx_descriptors);
+	result = port_pools_new(&port->pool, port->ethdev, &port->capability, rx_descriptors,
+				tx_descriptors);
 	if (result < 0)
 		return result;
 	*why = "the device refuses its queues";
@@ -124,7 +97,7 @@ static int device_configure(struct port *port, const char **why)
 	tx.offloads = 0; /* fast free above all: it knows no external buffers */
 	int socket = rte_eth_dev_socket_id(port->ethdev);
 	result = rte_eth_rx_queue_setup(port->ethdev, 0, rx_descriptors, (unsigned)socket, NULL,
-					port->rx_pool);
+					port->pool.rx);
 	if (result < 0)
 		return result;
 	return rte_eth_tx_queue_setup(port->ethdev, 0, tx_descriptors, (unsigned)socket, &tx);
@@ -151,8 +124,7 @@ static int flow_init(struct port *port)
 
 static void port_destroy(struct port *port)
 {
-	rte_mempool_free(port->rx_pool);
-	rte_mempool_free(port->tx_pool);
+	port_pools_free(&port->pool);
 	free(port);
 }
 
@@ -287,7 +259,7 @@ static void stage_fill(struct port *port)
 		uint64_t address =
 			frame_address(port, cell->datagram - header, header + cell->length);
 		bool copies = address == UINT64_MAX;
-		struct rte_mbuf *mbuf = rte_pktmbuf_alloc(copies ? port->rx_pool : port->tx_pool);
+		struct rte_mbuf *mbuf = rte_pktmbuf_alloc(copies ? port->pool.rx : port->pool.tx);
 		if (!mbuf)
 			return; /* the device has them all: next turn */
 		/* The cell leaves the backlog before it may enter the list of sent ones. */
@@ -380,7 +352,7 @@ static bool frame_out(struct port *port, struct rte_mbuf *mbuf, uint32_t length)
 
 static bool arp_out(struct port *port, enum frame_kind kind, const struct frame_flow *flow)
 {
-	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(port->rx_pool);
+	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(port->pool.rx);
 	if (!mbuf)
 		return false;
 	uint8_t *out = rte_pktmbuf_mtod(mbuf, uint8_t *);
@@ -406,7 +378,7 @@ static void arp_in(struct port *port, int kind, const struct frame *frame, ns_t 
 
 static void ping_in(struct port *port, const struct frame *frame, const uint8_t *bytes)
 {
-	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(port->rx_pool);
+	struct rte_mbuf *mbuf = rte_pktmbuf_alloc(port->pool.rx);
 	if (!mbuf)
 		return;
 	uint8_t *out = rte_pktmbuf_mtod(mbuf, uint8_t *);
