@@ -53,8 +53,8 @@ static int volume_keys_open(struct engine *engine)
 static int engine_open(struct engine *engine)
 {
 	static int (*const steps[])(struct engine *) = {
-		files_lock, core_config_make, files_open,   volume_keys_open,
-		ports_open, lane_open,	      session_open, control_open,
+		files_lock, core_config_make, files_open,   volume_keys_open, ports_open,
+		lane_open,  session_open,     control_open, ports_let_in,
 	};
 	int err = 0;
 

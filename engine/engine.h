@@ -101,6 +101,7 @@ extern const struct memory engine_memory; /* of the core and of the lane's queue
 
 /* ---- engine_ports.c ---- */
 int ports_open(struct engine *);
+int ports_let_in(struct engine *); /* the clients of virtual devices: last of all */
 void ports_close(struct engine *);
 
 /* ---- engine_session.c ---- */

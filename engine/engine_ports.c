@@ -103,10 +103,14 @@ int ports_open(struct engine *engine)
 	}
 	for (unsigned p = 0; !err && p < engine->config->path_count; p++)
 		err = port_open_one(engine, p);
-	if (err)
-		return err;
+	return err;
+}
+
+int ports_let_in(struct engine *engine)
+{
 	char why[ENGINE_WHY_BYTES];
-	err = eal_ports_started(why, sizeof why);
+	int err = eal_ports_started(why, sizeof why);
+
 	if (err)
 		log_line(NOTE_ERROR, NULL, "%s", why);
 	return err;

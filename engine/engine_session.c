@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #define RETRY_NS      NS_PER_S
+#define PATH_LOOK_NS  (50 * NS_PER_MS)
 #define SAID_AGAIN_NS (30 * NS_PER_S)
 
 static bool begins(const struct engine *engine)
@@ -156,14 +157,34 @@ static bool wants_start(const struct engine *engine)
 	return begins(engine) && lane_wants_session(engine->lane) && !session_busy(engine->session);
 }
 
+static bool path_exists(const struct engine *engine)
+{
+	struct lane_counters counters;
+
+	lane_counters(engine->lane, &counters);
+	for (unsigned p = 0; p < engine->config->path_count; p++)
+		if (counters.port[p].link_up && counters.port[p].next_hop_known)
+			return true;
+	return false;
+}
+
+/* What is said while nothing can go out is said again seconds later: better to wait for a path. */
+static void start_turn(struct engine *engine, ns_t now)
+{
+	if (!path_exists(engine)) {
+		engine->handshake.retry_at = now + PATH_LOOK_NS;
+		return;
+	}
+	/* New keys need a moment until the core counts them. */
+	engine->handshake.retry_at = now + RETRY_NS;
+	session_start(engine->session, now);
+}
+
 void session_turn(struct engine *engine, ns_t now)
 {
 	datagrams_in(engine, now);
-	if (wants_start(engine) && now >= engine->handshake.retry_at) {
-		/* New keys need a moment until the core counts them. */
-		engine->handshake.retry_at = now + RETRY_NS;
-		session_start(engine->session, now);
-	}
+	if (wants_start(engine) && now >= engine->handshake.retry_at)
+		start_turn(engine, now);
 	datagrams_out(engine, now);
 	events_take(engine, now);
 }

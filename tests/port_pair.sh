@@ -88,6 +88,33 @@ memif_round() {
 	check "memif: nothing was copied on the way out" [ "$(field "$dir/s" 0 linearised)" = 0 ]
 }
 
+# A server that does not turn for a while, as on a machine that has no time for it: a client that
+# has lost its patience and gone by the time it is let in would take the server with it.
+memif_stopped() {
+	local server client rc=0
+	# shellcheck disable=SC2046
+	"$program" $(memif server) -e 1 -t 180 -p 200 -f "cm-$$-t" >"$dir/t" 2>"$dir/t-said" &
+	server=$!
+	pids+=("$server")
+	check "memif: a server comes up" ready "$dir/t" "$server"
+	kill -STOP "$server"
+	# shellcheck disable=SC2046
+	"$program" $(memif client) -e 2 -w 500 -t 60 -p 200 -f "cm-$$-c3" >"$dir/c3" &
+	client=$!
+	pids+=("$client")
+	check "memif: and its client, while it is stopped" ready "$dir/c3" "$client"
+	sleep 2 # this long is the server away: more is needed only to show what it does not survive
+	kill -CONT "$server"
+	wait "$client" || rc=$?
+	cat "$dir/c3"
+	check "memif: the client received 500 datagrams once it went on" [ "$rc" = 0 ]
+	kill "$server" 2>/dev/null || true
+	rc=0
+	wait "$server" || rc=$?
+	cat "$dir/t-said"
+	check "memif: a server that was stopped goes on (rc $rc)" [ "$rc" = 0 ]
+}
+
 ring_round() {
 	local rc=0
 	"$program" -v net_ring0 -o -w 3000 -t 60 -p 100 -f "cm-$$-r" >"$dir/r" || rc=$?
@@ -180,6 +207,7 @@ if [ "${3:-}" = in-namespace ]; then
 fi
 [ -x "$program" ] || exit 77
 memif_round
+memif_stopped
 ring_round
 if unshare -n true 2>/dev/null && unshare -n ip link add x0 type veth peer name x1 2>/dev/null; then
 	rc=0

@@ -22,8 +22,9 @@ struct eal_config {
 /* 0, or a negative errno and why in words. The calling thread becomes the main lcore and stays on
  * its CPUs; threads made later inherit that, and set their own. */
 int eal_start(const struct eal_config *, char *why, size_t why_bytes);
-/* Lets the clients of our virtual devices in: after every port was started. A memif client that
- * comes earlier finds no interface of its number, or one that does not answer yet. */
+/* Lets the clients of our virtual devices in: after every port was started, and after all that
+ * takes memory by the hundred MiB. A memif client that comes earlier finds no interface of its
+ * number, or one that does not answer: DPDK's thread for it waits for the address space. */
 int eal_ports_started(char *why, size_t why_bytes);
 /* Shuts them out again, before the first port is closed: net_memif does not survive a client that
  * comes while its devices are taken away. */

@@ -26,6 +26,7 @@ struct port_stats {
 		linearised, no_neighbour;
 	uint64_t driver_missed;
 	bool link_up;
+	bool next_hop_known; /* its link address: datagrams do go out */
 	char driver[32];
 };
 

@@ -488,8 +488,11 @@ static void link_look(struct port *port, ns_t now)
 			      link.link_status == RTE_ETH_LINK_UP;
 	if (port->stats.link_up && !was_up)
 		neighbour_link_up(&port->next_hop, now);
-	if (!port->stats.link_up && was_up)
-		backlog_drop(port);
+	if (port->stats.link_up || !was_up)
+		return;
+	backlog_drop(port);
+	/* A server that is being killed still takes connections for a moment, to no end. */
+	port->reconnect_at = now + RECONNECT_EVERY_NS;
 }
 
 /* memif never reconnects by itself, and its start fails while there is no server. A start that has
@@ -534,6 +537,7 @@ void port_stats(const struct port *port, struct port_stats *stats)
 {
 	struct rte_eth_stats device = {0};
 	*stats = port->stats;
+	stats->next_hop_known = port->next_hop.known;
 	if (rte_eth_stats_get(port->ethdev, &device) == 0)
 		stats->driver_missed = device.imissed + device.rx_nombuf + device.ierrors;
 }
