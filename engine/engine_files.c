@@ -314,7 +314,8 @@ int files_open(struct engine *engine)
 	engine->disk = disk_new(ENGINE_DISK_ENTRIES);
 	if (!engine->disk) {
 		err = -errno;
-		log_line(NOTE_ERROR, NULL, "io_uring does not start: %s", strerror(-err));
+		log_line(NOTE_ERROR, NULL, "io_uring does not start: %s%s", strerror(-err),
+			 err == -ENOMEM ? " (see the limit on locked memory)" : "");
 		return err;
 	}
 	for (unsigned g = 0; !err && g < engine->config->group_count; g++)
