@@ -109,7 +109,8 @@ expect 0 'good' config check pinned.yaml
 # A volume: the device and intents at its primary, the stores at its vault, once.
 mkdir -m 700 vault primary
 sed -e "s|/srv/casemate/vol0.device|$PWD/primary/device|; s|/srv/casemate|$PWD/vault|" \
-  -e "s|/etc/casemate/vol0.key|$PWD/vol.key|; s|100GiB|16MiB|; s|journal: .*|journal: 16MiB|; s|window: .*|window: 8MiB|" \
+  -e "s|/etc/casemate/vol0.key|$PWD/vol.key|; s|100GiB|16MiB|; s|journal: .*|journal: 16MiB|" \
+  -e 's|window: .*|window: 8MiB|' \
   good.yaml >volume.yaml
 expect 0 'vol0: made at a' --config volume.yaml volume create vol0
 [ "$(stat -c %s primary/device)" = 16777216 ] || fail "the device has the wrong size"
