@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A vault with real stores in memory: which version of a block counts and who has it, promotion and
- * its refusals, reads over every loss of up to m stores, damage and repair, refill and rebuild. */
+ * its refusals, reads over every loss of up to m stores, damage, repair and refill. */
 #include "vault_rig.h"
 
 #include <errno.h>
@@ -13,29 +13,6 @@
 
 enum { ALL = 0x3f, SEGMENT = 256 * 1024 };
 static const struct geometry four_two = {4, 2};
-
-static struct rig *rig_ready(void)
-{
-	struct rig *rig = rig_new(four_two, 5, SEGMENT);
-	rig_start(rig, ALL);
-	rig_open_span(rig);
-	return rig;
-}
-
-/* Writes over both volumes, with zeros, discards and lost columns among them. */
-static void write_some(struct rig *rig, unsigned count)
-{
-	for (unsigned i = 0; i < count; i++) {
-		uint8_t volume = i % 3 == 2;
-		uint64_t block = (i * 7) % (volume ? 15 : 40);
-		uint8_t kind = i % 11 == 5   ? RECORD_ZERO
-			       : i % 13 == 7 ? RECORD_DISCARD
-					     : RECORD_DATA;
-		rig_write(rig, volume, block, kind, i % 4 == 1 ? 0x12 : 0);
-	}
-	rig_settle(rig);
-	assert_int_equal(rig->vault->durable, rig->lsn);
-}
 
 /* ---- which version counts ---- */
 enum { OLD = 1000, NEW = 2000 };
@@ -111,9 +88,9 @@ static void test_find(void **state)
 /* ---- promotion ---- */
 static void test_promote_refuses(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command = {.kind = COMMAND_PROMOTE};
-	write_some(rig, 60);
+	rig_write_some(rig, 60);
 
 	memcpy(command.key, rig->key, sizeof rig->key);
 	command.key[1][3] ^= 1;
@@ -169,8 +146,8 @@ static void test_promote_not_proven(void **state)
 		{3, 0x0f, -ENODATA,
 		 1} /* three: it cannot be served, and may have been acknowledged */
 	};
-	struct rig *rig = rig_ready();
-	write_some(rig, 30);
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	rig_write_some(rig, 30);
 	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	rig_seal(rig, 0, 0, RECORD_DATA, 77, rig->lsn + 1);
 	rig_append(rig, 0x37, -1);
@@ -204,9 +181,9 @@ static void test_promote_not_proven(void **state)
 
 static void test_promote_lost(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command;
-	write_some(rig, 60);
+	rig_write_some(rig, 60);
 	rig_stop(rig);
 	rig_save(rig);
 
@@ -245,9 +222,9 @@ static void test_promote_damage(void **state)
 		int result;
 	} rows[] = {{1, 0x01, 0}, {2, 0x24, 0}, {3, 0x0e, -ENODATA}, {4, 0x3f, -ENODATA}};
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
-		struct rig *rig = rig_ready();
+		struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 		struct command command;
-		write_some(rig, 9);
+		rig_write_some(rig, 9);
 		rig_write(rig, 0, 30, RECORD_DATA, 0);
 		rig_settle(rig);
 		uint32_t bytes = rig_shard_bytes(rig, 0);
@@ -304,11 +281,11 @@ static void read_pieces(struct rig *rig)
 
 static void test_serve_losses(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command;
 	unsigned patterns = 0;
 	rig->shuffle = true;
-	write_some(rig, 400); /* enough that a part is folded */
+	rig_write_some(rig, 400); /* enough that a part is folded */
 	assert_true(rig->vault->meta.fold_point > 0);
 	assert_true(rig->vault->meta.fold_point < rig->lsn);
 	rig_stop(rig);
@@ -336,10 +313,10 @@ static void test_serve_kinds(void **state)
 		int result;
 	} rows[] = {{REQUEST_WRITE, -EROFS}, {REQUEST_ZERO, -EROFS}, {REQUEST_DISCARD, -EROFS},
 		    {REQUEST_FLUSH, 0},	     {REQUEST_CACHE, 0},     {REQUEST_STATUS, 0}};
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command;
 	uint8_t data[16];
-	write_some(rig, 10);
+	rig_write_some(rig, 10);
 	assert_int_equal(rig_read(rig, 0, 0, 16, data), -EIO); /* not promoted */
 	assert_int_equal(rig_promote(rig, &command, false), 0);
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
@@ -371,9 +348,9 @@ static void test_bad_shards(void **state)
 		    {5, 0x13, -1, 1}, {6, 0, 0, 0},	{7, 0, 3, 0},	  {8, 0, 5, 0},
 		    {9, 0x10, 1, 0},  {10, 0x20, 4, 0}, {11, 0x30, 1, 1}};
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
-		struct rig *rig = rig_ready();
+		struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 		struct command command;
-		write_some(rig, 5);
+		rig_write_some(rig, 5);
 		rig_seal(rig, 1, 12, RECORD_DATA, 99, ++rig->lsn);
 		rig_append(rig, ALL, rows[i].liar);
 		rig->seed[1][12] = 99;
@@ -404,12 +381,12 @@ static void test_bad_shards(void **state)
 /* ---- scrub ---- */
 static void test_scrub(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command = {.kind = COMMAND_SCRUB};
 	const uint64_t folded = 41; /* written first and not again */
 	rig_write(rig, 0, folded, RECORD_DATA, 0);
 	lsn_t folded_lsn = rig->lsn;
-	write_some(rig, 400);
+	rig_write_some(rig, 400);
 	uint32_t small = rig_shard_bytes(rig, 0);
 	rig_write(rig, 0, 44, RECORD_DATA, 0);
 	unsigned journal = 0;
@@ -446,9 +423,9 @@ static void test_scrub(void **state)
 
 static void test_scrub_lost(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command = {.kind = COMMAND_SCRUB};
-	write_some(rig, 10);
+	rig_write_some(rig, 10);
 	uint32_t bytes = rig_shard_bytes(rig, 0);
 	for (uint64_t block = 41; block < 43; block++) {
 		rig_write(rig, 0, block, RECORD_DATA, 0);
@@ -467,9 +444,9 @@ static void test_scrub_lost(void **state)
 /* ---- stores that are behind ---- */
 static void test_refill(void **state)
 {
-	struct rig *rig = rig_ready();
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command;
-	write_some(rig, 40);
+	rig_write_some(rig, 40);
 	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	/* Store 3 misses the newest records, store 0 one in the middle. */
 	lsn_t first = rig->lsn + 1;
@@ -497,8 +474,8 @@ static void test_refill(void **state)
 
 static void test_refill_unreadable(void **state)
 {
-	struct rig *rig = rig_ready();
-	write_some(rig, 20);
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	rig_write_some(rig, 20);
 	uint32_t bytes = rig_shard_bytes(rig, 0);
 	rig->vault->refill.pause_until = NS_NEVER; /* what is behind stays so until the restart */
 	rig_seal(rig, 0, 5, RECORD_DATA, 1, ++rig->lsn);
@@ -518,152 +495,6 @@ static void test_refill_unreadable(void **state)
 	rig_free(rig);
 }
 
-/* ---- rebuild ---- */
-static int rebuild(struct rig *rig, struct command *command, uint8_t store, uint32_t incarnation)
-{
-	*command = (struct command){.kind = COMMAND_REBUILD,
-				    .store = store,
-				    .incarnation = incarnation,
-				    .files = rig_format_anew(rig, store, incarnation)};
-	int result = rig_command(rig, command);
-	if (result == 0)
-		rig->config.store[store].files = command->files;
-	return result;
-}
-
-static void lose(struct rig *rig, uint8_t store)
-{
-	struct command command = {.kind = COMMAND_STORE_LOST, .store = store};
-	assert_int_equal(rig_command(rig, &command), 0);
-	rig_settle(rig);
-}
-
-static void test_rebuild(void **state)
-{
-	for (unsigned serving = 0; serving < 2; serving++) {
-		struct rig *rig = rig_ready();
-		struct command command;
-		rig->shuffle = true;
-		write_some(rig, 400);
-		assert_int_equal(rebuild(rig, &command, 4, 2), -EEXIST);
-		lose(rig, 4);
-		write_some(rig, 30); /* while it is out */
-		lsn_t folded = rig->vault->meta.fold_point;
-		assert_true(folded > 0);
-		if (serving)
-			assert_int_equal(rig_promote(rig, &command, false), 0);
-		int result = rebuild(rig, &command, 4, 2);
-		if (result)
-			fail_msg("%d: %s", result, command.text);
-		assert_true(command.number[0] > 20 && command.number[1] > 20);
-		assert_int_equal(vault_in_service(rig->vault), ALL);
-		assert_int_equal(rig->vault->meta.out, 0);
-		assert_int_equal(rig->vault->meta.incarnation[4], 2);
-		if (!serving)
-			write_some(rig, 20);
-		rig_settle(rig);
-		assert_true(rig->vault->store[4].floor >= rig->lsn);
-		command = (struct command){.kind = COMMAND_SCRUB};
-		assert_int_equal(rig_command(rig, &command), 0);
-		assert_int_equal(command.number[1], 0);
-		rig_stop(rig);
-		rig_start(rig, 0x3a); /* without 0 and 2: the new one is needed */
-		assert_int_equal(rig_promote(rig, &command, false), 0);
-		assert_int_equal(command.number[0], rig->lsn);
-		assert_int_equal(rig_compare(rig), 0);
-		rig_free(rig);
-	}
-}
-
-static void test_rebuild_live(void **state)
-{
-	struct rig *rig = rig_ready();
-	struct command command;
-	write_some(rig, 300);
-	lose(rig, 0);
-	command = (struct command){.kind = COMMAND_REBUILD,
-				   .store = 0,
-				   .incarnation = 9,
-				   .files = rig_format_anew(rig, 0, 9)};
-	effects_init(&rig->fx, rig->now, 0);
-	vault_command(rig->vault, &command, &rig->fx);
-	bool answered = false;
-	for (unsigned i = 0; i < 3000 && !answered; i++) {
-		if (i < 60)
-			rig_write(rig, 0, i % 48, RECORD_DATA, 0);
-		else
-			rig_turn(rig);
-		answered = rig->fx.results == &command;
-	}
-	assert_true(answered);
-	assert_int_equal(command.result, 0);
-	rig->config.store[0].files = command.files;
-	rig_settle(rig);
-	assert_int_equal(rig->vault->store[0].floor, rig->lsn);
-	rig_stop(rig);
-	rig_start(rig, 0x27);
-	assert_int_equal(rig_promote(rig, &command, false), 0);
-	assert_int_equal(rig_compare(rig), 0);
-	rig_free(rig);
-}
-
-static void test_rebuild_refuses(void **state)
-{
-	struct rig *rig = rig_ready();
-	struct command command;
-	write_some(rig, 40);
-	lose(rig, 4);
-	command = (struct command){.kind = COMMAND_REBUILD, .store = 6};
-	assert_int_equal(rig_command(rig, &command), -EINVAL);
-	assert_int_equal(rebuild(rig, &command, 4, 1), -EEXIST); /* the old incarnation */
-	assert_non_null(strstr(command.text, "not a new store"));
-	/* Files of another store; then a block that cannot be read. */
-	command = (struct command){.kind = COMMAND_REBUILD,
-				   .store = 4,
-				   .incarnation = 2,
-				   .files = rig_format_anew(rig, 3, 2)};
-	assert_int_equal(rig_command(rig, &command), -EXDEV);
-	assert_int_equal(rebuild(rig, &command, 4, 2), 0);
-	lose(rig, 0);
-	lose(rig, 1);
-	lose(rig, 2);
-	assert_int_equal(rebuild(rig, &command, 0, 2), -ENODATA);
-	assert_non_null(strstr(command.text, "fewer than k other stores"));
-	assert_int_equal(vault_in_service(rig->vault), 0x38);
-	rig_free(rig);
-}
-
-/* A store that was away while its peers folded has no journal to catch up with: with the first span
- * still known, and with it forgotten. */
-static void test_behind(void **state)
-{
-	for (unsigned forgotten = 0; forgotten < 2; forgotten++) {
-		struct rig *rig = rig_new(four_two, 5, SEGMENT);
-		struct command command;
-		rig_start(rig, forgotten ? ALL : 0x1f);
-		rig_open_span(rig);
-		if (forgotten) {
-			write_some(rig, 20);
-			rig_stop(rig);
-			rig_start(rig, 0x1f);
-			rig_open_span(rig);
-		}
-		write_some(rig, 500);
-		assert_true(rig->vault->meta.fold_point > 20);
-		assert_int_equal(rig->vault->meta.spans.count, 1);
-		rig_stop(rig);
-		rig_start(rig, ALL);
-		assert_int_equal(vault_in_service(rig->vault), 0x1f);
-		assert_int_equal(rebuild(rig, &command, 5, 2), 0);
-		assert_int_equal(vault_in_service(rig->vault), ALL);
-		rig_stop(rig);
-		rig_start(rig, 0x3c);
-		assert_int_equal(rig_promote(rig, &command, false), 0);
-		assert_int_equal(rig_compare(rig), 0);
-		rig_free(rig);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -679,10 +510,6 @@ int main(void)
 		cmocka_unit_test(test_scrub_lost),
 		cmocka_unit_test(test_refill),
 		cmocka_unit_test(test_refill_unreadable),
-		cmocka_unit_test(test_rebuild),
-		cmocka_unit_test(test_rebuild_live),
-		cmocka_unit_test(test_rebuild_refuses),
-		cmocka_unit_test(test_behind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

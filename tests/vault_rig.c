@@ -415,6 +415,28 @@ void rig_write(struct rig *rig, uint8_t volume, uint64_t block, uint8_t kind, ui
 	rig_turn(rig);
 }
 
+struct rig *rig_ready(struct geometry geometry, uint8_t quorum, uint64_t segment_bytes)
+{
+	struct rig *rig = rig_new(geometry, quorum, segment_bytes);
+	rig_start(rig, (1u << geometry_n(geometry)) - 1);
+	rig_open_span(rig);
+	return rig;
+}
+
+void rig_write_some(struct rig *rig, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		uint8_t volume = i % 3 == 2;
+		uint64_t block = (i * 7) % (volume ? 15 : 40);
+		uint8_t kind = i % 11 == 5   ? RECORD_ZERO
+			       : i % 13 == 7 ? RECORD_DISCARD
+					     : RECORD_DATA;
+		rig_write(rig, volume, block, kind, i % 4 == 1 ? 0x12 : 0);
+	}
+	rig_settle(rig);
+	must(rig->vault->durable == rig->lsn, "all stores took them");
+}
+
 static void append_done(struct store_append *append, int result, struct effects *fx)
 {
 	container_of(append, struct rig_append, append)->rig->append_done++;

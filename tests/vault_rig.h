@@ -74,8 +74,12 @@ uint32_t rig_block_bytes(const struct rig *, uint8_t volume);
 uint32_t rig_shard_bytes(const struct rig *, uint8_t volume);
 /* Seals a new version of the block at this lsn into record and shard; the model is untouched. */
 void rig_seal(struct rig *, uint8_t volume, uint64_t block, uint8_t kind, uint64_t seed, lsn_t);
+/* New stores, all present, a span open. */
+struct rig *rig_ready(struct geometry, uint8_t quorum, uint64_t segment_bytes);
 /* A write of the primary: the next lsn, all columns but those of mask lost; the model knows it. */
 void rig_write(struct rig *, uint8_t volume, uint64_t block, uint8_t kind, uint32_t lost);
+/* Writes over both volumes, with zeros, discards and lost columns among them, until durable. */
+void rig_write_some(struct rig *, unsigned count);
 /* Appends the last sealed version straight to the stores of mask, past the vault; liar: a store
  * whose shard is wrong but sums up, or -1. */
 void rig_append(struct rig *, uint32_t mask, int liar);
