@@ -23,6 +23,9 @@ struct verb {
 	lsn_t wait_for;
 	struct core_status status;
 	struct journal_line line[JOURNAL_LINES];
+	bool insists; /* the order has to reach the core, however full its queue is now */
+	int err;      /* rebuild: what came in between, and why */
+	char why[ENGINE_WHY_BYTES];
 	void (*answered)(struct engine *, struct verb *);
 };
 
@@ -45,11 +48,23 @@ static void verb_refuse(struct verb *verb, int err, const char *why)
 	verb_free(verb);
 }
 
+/* Ordered again after a while. */
+static void verb_wait(struct engine *engine, struct verb *verb)
+{
+	verb->again_at = engine_now() + WAIT_AGAIN_NS;
+	verb->next = engine->waiting;
+	engine->waiting = verb;
+}
+
 static void verb_order(struct engine *engine, struct verb *verb)
 {
 	verb->command.group = (uint8_t)verb->group;
 	verb->command.owner = verb;
-	if (!lane_command(engine->lane, &verb->command))
+	if (lane_command(engine->lane, &verb->command))
+		return;
+	if (verb->insists)
+		verb_wait(engine, verb);
+	else
 		verb_refuse(verb, -EBUSY, "too many orders are under way; ask again later");
 }
 
@@ -140,9 +155,7 @@ static void wait_answered(struct engine *engine, struct verb *verb)
 		return;
 	}
 	wait_say(verb, group, now);
-	verb->again_at = now + WAIT_AGAIN_NS;
-	verb->next = engine->waiting;
-	engine->waiting = verb;
+	verb_wait(engine, verb);
 }
 
 static void wait_asked(struct engine *engine, struct verb *verb, const json_t *args)
@@ -266,73 +279,50 @@ static void rebuild_answered(struct engine *engine, struct verb *verb)
 			     (json_int_t)verb->command.incarnation));
 }
 
-/* The set and the newest incarnations as any store of the group says them. */
-static int set_learn(const struct engine *engine, unsigned g, uint8_t index,
-		     struct volume_store *store)
+static void rebuild_cancelled(struct engine *engine, struct verb *verb)
 {
-	const struct config_group *config = &engine->config->group[g];
-	struct volume_store_head *head = malloc(sizeof *head);
-	int err = -ENODATA;
-
-	for (unsigned i = 0; head && i < config->store_count[engine->self]; i++) {
-		const struct engine_store *other = &engine->store[g][i];
-		if (i == index || !other->open || other->lost ||
-		    volume_store_read(config->store[engine->self][i], head))
-			continue;
-		store->set = head->group.set;
-		store->incarnation =
-			(uint32_t)max_u64(store->incarnation, head->group.incarnation[index] + 1u);
-		err = 0;
-	}
-	free(head);
-	return head ? err : -ENOMEM;
+	verb_refuse(verb, verb->err, verb->why);
 }
 
-static int store_renew(struct engine *engine, struct verb *verb, char why[ENGINE_WHY_BYTES])
+/* The core has given the old store up, and nothing of it is under way to the files. */
+static int store_renew(struct engine *engine, struct verb *verb)
 {
 	const struct config_group *config = &engine->config->group[verb->group];
-	uint8_t index = verb->command.store;
-	struct engine_store *old = &engine->store[verb->group][index];
-	struct volume_store store = {
-		.directory = config->store[engine->self][index], .index = index, .incarnation = 2};
+	const struct command *prepared = &verb->command;
+	struct engine_store *slot = &engine->store[verb->group][prepared->store];
+	struct volume_store store = {.directory = config->store[engine->self][prepared->store],
+				     .index = prepared->store,
+				     .set = prepared->set,
+				     .incarnation = prepared->incarnation};
 
-	if (old->open && !old->lost && verb->status.group[verb->group].store[index].in_service) {
-		snprintf(why, ENGINE_WHY_BYTES,
-			 "store %u is in service; there is nothing to rebuild", index);
-		return -EEXIST;
-	}
-	int err = set_learn(engine, verb->group, index, &store);
-	if (err) {
-		snprintf(why, ENGINE_WHY_BYTES, "no other store of the group can be read");
-		return err;
-	}
-	err = volume_store_format(config, &store, why, ENGINE_WHY_BYTES);
-	if (err)
-		return err;
-	verb->command.incarnation = store.incarnation;
-	return files_open_store(engine, verb->group, index, &verb->command.files, why,
-				ENGINE_WHY_BYTES);
+	int err = volume_store_format(config, &store, verb->why, sizeof verb->why);
+	if (!err)
+		err = files_open_store(engine, verb->group, prepared->store, &slot->files,
+				       verb->why, sizeof verb->why);
+	slot->open = !err;
+	slot->lost = false;
+	return err;
 }
 
-/* The second half: the store's state is known. Files of the old store stay open until the daemon
- * ends: operations of the core may still be on their way to them. */
-static void rebuild_status_answered(struct engine *engine, struct verb *verb)
+/* The second order of a rebuild, whether the files could be made or not. */
+static void rebuild_prepared(struct engine *engine, struct verb *verb)
 {
-	char why[ENGINE_WHY_BYTES] = "";
-	int err = store_renew(engine, verb, why);
+	const char *group = engine->config->group[verb->group].name;
 
-	if (err) {
-		verb_refuse(verb, err, why);
-		return;
+	verb->err = store_renew(engine, verb);
+	verb->insists = true;
+	if (verb->err) {
+		verb->command.kind = COMMAND_REBUILD_CANCEL;
+		verb->answered = rebuild_cancelled;
+		log_line(NOTE_WARNING, group, "store %u cannot be made anew: %s",
+			 verb->command.store, verb->why[0] ? verb->why : strerror(-verb->err));
+	} else {
+		verb->command.kind = COMMAND_REBUILD;
+		verb->command.files = engine->store[verb->group][verb->command.store].files;
+		verb->answered = rebuild_answered;
+		log_line(NOTE_INFO, group, "store %u is made anew and rebuilt",
+			 verb->command.store);
 	}
-	struct engine_store *store = &engine->store[verb->group][verb->command.store];
-	store->files = verb->command.files;
-	store->open = true;
-	store->lost = false;
-	verb->command.kind = COMMAND_REBUILD;
-	verb->answered = rebuild_answered;
-	log_line(NOTE_INFO, engine->config->group[verb->group].name,
-		 "store %u is made anew and rebuilt", verb->command.store);
 	verb_order(engine, verb);
 }
 
@@ -343,9 +333,10 @@ static void rebuild_asked(struct engine *engine, struct verb *verb, const json_t
 		verb_refuse(verb, -EINVAL, "this site has no such store");
 		return;
 	}
-	verb->command.kind = COMMAND_STATUS;
-	verb->command.status = &verb->status;
-	verb->answered = rebuild_status_answered;
+	/* What lost its files since the last look is in service no more. */
+	files_watch(engine);
+	verb->command.kind = COMMAND_REBUILD_PREPARE;
+	verb->answered = rebuild_prepared;
 	verb_order(engine, verb);
 }
 

@@ -14,22 +14,41 @@
 enum { ALL = 0x3f, SEGMENT = 256 * 1024 };
 static const struct geometry four_two = {4, 2};
 
-static int rebuild(struct rig *rig, struct command *command, uint8_t store, uint32_t incarnation)
+static int prepare(struct rig *rig, struct command *command, uint8_t store)
 {
-	*command = (struct command){.kind = COMMAND_REBUILD,
-				    .store = store,
-				    .incarnation = incarnation,
-				    .files = rig_format_anew(rig, store, incarnation)};
-	int result = rig_command(rig, command);
+	*command = (struct command){.kind = COMMAND_REBUILD_PREPARE, .store = store};
+	return rig_command(rig, command);
+}
+
+/* What the answer of a preparation asks for. */
+static void format(struct rig *rig, struct command *command)
+{
+	assert_true(uuid_equal(&command->set, &rig->vault->meta.set));
+	command->kind = COMMAND_REBUILD;
+	command->files = rig_format_anew(rig, command->store, command->incarnation);
+}
+
+static int rebuild(struct rig *rig, struct command *command, uint8_t store)
+{
+	int result = prepare(rig, command, store);
+	if (result)
+		return result;
+	format(rig, command);
+	result = rig_command(rig, command);
 	if (result == 0)
 		rig->config.store[store].files = command->files;
 	return result;
 }
 
-static void lose(struct rig *rig, uint8_t store)
+static void lose_now(struct rig *rig, uint8_t store)
 {
 	struct command command = {.kind = COMMAND_STORE_LOST, .store = store};
 	assert_int_equal(rig_command(rig, &command), 0);
+}
+
+static void lose(struct rig *rig, uint8_t store)
+{
+	lose_now(rig, store);
 	rig_settle(rig);
 }
 
@@ -40,20 +59,20 @@ static void test_rebuild(void **state)
 		struct command command;
 		rig->shuffle = true;
 		rig_write_some(rig, 400);
-		assert_int_equal(rebuild(rig, &command, 4, 2), -EEXIST);
+		assert_int_equal(rebuild(rig, &command, 4), -EEXIST);
 		lose(rig, 4);
 		rig_write_some(rig, 30); /* while it is out */
 		lsn_t folded = rig->vault->meta.fold_point;
 		assert_true(folded > 0);
 		if (serving)
 			assert_int_equal(rig_promote(rig, &command, false), 0);
-		int result = rebuild(rig, &command, 4, 2);
+		int result = rebuild(rig, &command, 4);
 		if (result)
 			fail_msg("%d: %s", result, command.text);
 		assert_true(command.number[0] > 20 && command.number[1] > 20);
 		assert_int_equal(vault_in_service(rig->vault), ALL);
 		assert_int_equal(rig->vault->meta.out, 0);
-		assert_int_equal(rig->vault->meta.incarnation[4], 2);
+		assert_int_equal(rig->vault->meta.incarnation[4], 3);
 		if (!serving)
 			rig_write_some(rig, 20);
 		rig_settle(rig);
@@ -76,10 +95,8 @@ static void test_rebuild_live(void **state)
 	struct command command;
 	rig_write_some(rig, 300);
 	lose(rig, 0);
-	command = (struct command){.kind = COMMAND_REBUILD,
-				   .store = 0,
-				   .incarnation = 9,
-				   .files = rig_format_anew(rig, 0, 9)};
+	assert_int_equal(prepare(rig, &command, 0), 0);
+	format(rig, &command);
 	effects_init(&rig->fx, rig->now, 0);
 	vault_command(rig->vault, &command, &rig->fx);
 	bool answered = false;
@@ -102,29 +119,312 @@ static void test_rebuild_live(void **state)
 	rig_free(rig);
 }
 
-static void test_rebuild_refuses(void **state)
+/* What is on the disks, and all that the superblocks say. */
+static uint64_t files_sum(const struct rig *rig)
+{
+	uint64_t sum = rig->vault->meta_version;
+	for (unsigned i = 0; i < RIG_FILES / 2; i++)
+		sum = sum * 31 + crc32c(rig->file[i].bytes, rig->file[i].length);
+	return sum;
+}
+
+static void refused(struct rig *rig, uint8_t store, int result, const char *why)
+{
+	struct command command;
+	uint64_t before = files_sum(rig);
+	assert_int_equal(prepare(rig, &command, store), result);
+	if (!strstr(command.text, why))
+		fail_msg("\"%s\" does not say \"%s\"", command.text, why);
+	assert_true(before == files_sum(rig));
+}
+
+static void test_refused_at_once(void **state)
 {
 	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
 	struct command command;
 	rig_write_some(rig, 40);
+	refused(rig, 6, -EINVAL, "no such store");
+	refused(rig, 4, -EEXIST, "is in service");
 	lose(rig, 4);
-	command = (struct command){.kind = COMMAND_REBUILD, .store = 6};
-	assert_int_equal(rig_command(rig, &command), -EINVAL);
-	assert_int_equal(rebuild(rig, &command, 4, 1), -EEXIST); /* the old incarnation */
-	assert_non_null(strstr(command.text, "not a new store"));
-	/* Files of another store; then a block that cannot be read. */
-	command = (struct command){.kind = COMMAND_REBUILD,
-				   .store = 4,
-				   .incarnation = 2,
-				   .files = rig_format_anew(rig, 3, 2)};
-	assert_int_equal(rig_command(rig, &command), -EXDEV);
-	assert_int_equal(rebuild(rig, &command, 4, 2), 0);
+	lose(rig, 3);
+	/* One at a time, from the preparation on. */
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	refused(rig, 4, -EBUSY, "under way");
+	refused(rig, 3, -EBUSY, "under way");
+	format(rig, &command);
+	effects_init(&rig->fx, rig->now, 0);
+	vault_command(rig->vault, &command, &rig->fx);
+	refused(rig, 4, -EBUSY, "under way");
+	refused(rig, 3, -EBUSY, "under way");
+	rig_settle(rig);
+	assert_int_equal(command.result, 0);
+	assert_int_equal(vault_in_service(rig->vault), 0x37);
+	refused(rig, 4, -EEXIST, "is in service");
+	rig->config.store[4].files = command.files;
 	lose(rig, 0);
 	lose(rig, 1);
-	lose(rig, 2);
-	assert_int_equal(rebuild(rig, &command, 0, 2), -ENODATA);
-	assert_non_null(strstr(command.text, "fewer than k other stores"));
-	assert_int_equal(vault_in_service(rig->vault), 0x38);
+	refused(rig, 0, -ENODATA, "fewer than k other stores");
+	assert_int_equal(vault_in_service(rig->vault), 0x34);
+	/* While its stores are read, and with too few of them. */
+	rig_stop(rig);
+	rig_begin(rig, 0x37);
+	assert_int_equal(rig->vault->state, VAULT_OPENING);
+	command = (struct command){.kind = COMMAND_REBUILD_PREPARE, .store = 2};
+	vault_command(rig->vault, &command, &rig->fx);
+	assert_int_equal(command.result, -EAGAIN);
+	assert_non_null(strstr(command.text, "not ready"));
+	rig_stop(rig);
+	rig_start(rig, 0x37);
+	assert_int_equal(rig->vault->state, VAULT_REFUSED);
+	refused(rig, 3, -EAGAIN, "too few stores");
+	refused(rig, 2, -EAGAIN, "too few stores");
+	rig_free(rig);
+}
+
+/* The second order wants the first, and what was prepared: nothing else is opened. */
+static void test_second_order(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command, other;
+	rig_write_some(rig, 40);
+	lose(rig, 4);
+	lose(rig, 3);
+	command = (struct command){.kind = COMMAND_REBUILD, .store = 4, .incarnation = 2};
+	assert_int_equal(rig_command(rig, &command), -EINVAL);
+	command.kind = COMMAND_REBUILD_CANCEL;
+	assert_int_equal(rig_command(rig, &command), -EINVAL);
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	other = command;
+	other.kind = COMMAND_REBUILD;
+	other.store = 3;
+	assert_int_equal(rig_command(rig, &other), -EINVAL);
+	other.store = 4;
+	other.incarnation--;
+	assert_int_equal(rig_command(rig, &other), -EINVAL);
+	/* It could not be made: another try can, under another number. */
+	uint32_t first = command.incarnation;
+	command.kind = COMMAND_REBUILD_CANCEL;
+	assert_int_equal(rig_command(rig, &command), 0);
+	assert_int_equal(rig_command(rig, &command), -EINVAL);
+	/* Files of another store, then those of another try. */
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	assert_true(command.incarnation > first);
+	format(rig, &command);
+	command.files = rig_format_anew(rig, 3, command.incarnation);
+	assert_int_equal(rig_command(rig, &command), -EXDEV);
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	format(rig, &command);
+	command.files = rig_format_anew(rig, 4, first);
+	assert_int_equal(rig_command(rig, &command), -EEXIST);
+	assert_non_null(strstr(command.text, "not a new store"));
+	assert_int_equal(rebuild(rig, &command, 4), 0);
+	assert_int_equal(rebuild(rig, &command, 3), 0);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
+/* Whether the disks have something of the store in hand. */
+static bool files_busy(const struct rig *rig, uint8_t store)
+{
+	const struct store_files *files = &rig->config.store[store].files;
+	for (unsigned i = 0; i < rig->io_count; i++)
+		if (rig->io[i]->file / RIG_FILES_PER_STORE ==
+		    files->superblock / RIG_FILES_PER_STORE)
+			return true;
+	return false;
+}
+
+/* The old files may be removed only when nothing of the core is on its way to them any more. */
+static void test_old_operations_come_back(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 40);
+	rig->stuck = rig->config.store[4].files.journal;
+	for (unsigned block = 0; block < 4; block++)
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	lose_now(rig, 4);
+	assert_true(files_busy(rig, 4));
+	assert_int_equal(prepare(rig, &command, 4), -ETIMEDOUT);
+	assert_non_null(strstr(command.text, "do not end"));
+	assert_true(files_busy(rig, 4));
+	refused(rig, 3, -EEXIST, "is in service");
+	command = (struct command){.kind = COMMAND_REBUILD_PREPARE, .store = 4};
+	effects_init(&rig->fx, rig->now, 0);
+	vault_command(rig->vault, &command, &rig->fx);
+	for (unsigned i = 0; i < 50; i++) {
+		rig_turn(rig);
+		assert_null(rig->fx.results);
+	}
+	rig->stuck = 0;
+	for (unsigned i = 0; i < 50 && !rig->fx.results; i++)
+		rig_turn(rig);
+	assert_ptr_equal(rig->fx.results, &command);
+	assert_int_equal(command.result, 0);
+	assert_false(files_busy(rig, 4));
+	format(rig, &command);
+	assert_int_equal(rig_command(rig, &command), 0);
+	rig_settle(rig);
+	assert_int_equal(rig->vault->store[4].floor, rig->lsn);
+	rig_free(rig);
+}
+
+/* Cut short after so many turns. false: it was over before. */
+static bool rebuild_cut(struct rig *rig, struct command *command, unsigned turns)
+{
+	if (prepare(rig, command, 4))
+		fail_msg("%s", command->text);
+	format(rig, command);
+	effects_init(&rig->fx, rig->now, 0);
+	vault_command(rig->vault, command, &rig->fx);
+	for (unsigned i = 0; i < turns; i++) {
+		rig_turn(rig);
+		if (rig->fx.results)
+			return false;
+	}
+	return true;
+}
+
+/* A daemon that ends between the two orders leaves a store that is out, though its files may still
+ * be there: those of before, or those of an earlier try. */
+static void test_prepared_only(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 40);
+	rig_stop(rig);
+	rig_start(rig, 0x2f);
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	uint32_t first = command.incarnation;
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), 0x2f);
+	assert_true(rebuild_cut(rig, &command, 5));
+	rig->config.store[4].files = command.files;
+	rig_stop(rig);
+	rig_start(rig, 0x2f);
+	assert_int_equal(prepare(rig, &command, 4), 0);
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), 0x2f);
+	assert_int_equal(rebuild(rig, &command, 4), 0);
+	assert_true(command.incarnation > first + 2);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
+/* After every turn of a rebuild the vault may end: the store is out then, or in service with all
+ * that it needs; and what an earlier try made never comes back once a later one has succeeded. */
+static void test_cut_short(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	struct store_files old = rig->config.store[4].files;
+	unsigned in_service = 0, out = 0;
+	rig_write_some(rig, 120);
+	lose(rig, 4);
+	rig_write_some(rig, 30);
+	rig_stop(rig);
+	rig_save(rig);
+	bool cut = true;
+	for (unsigned turns = 1; cut; turns++) {
+		rig_load(rig);
+		rig->config.store[4].files = old;
+		rig_start(rig, 0x2f);
+		cut = rebuild_cut(rig, &command, turns);
+		rig_stop(rig);
+		rig->config.store[4].files = command.files;
+		rig_start(rig, ALL);
+		bool in = rig->vault->store[4].in_service;
+		in ? in_service++ : out++;
+		assert_true(in || rig->vault->meta.out >> 4 & 1);
+		assert_true(in || cut); /* what was told is so */
+		if (in) {
+			assert_true(rig->vault->store[4].floor >= rig->vault->durable);
+			rig_stop(rig);
+			rig_start(rig, 0x3a);
+			assert_int_equal(rig_promote(rig, &command, false), 0);
+			assert_int_equal(command.number[0], rig->lsn);
+			assert_int_equal(rig_compare(rig), 0);
+		}
+		rig_stop(rig);
+	}
+	assert_true(in_service > 1 && out > 20);
+	rig_free(rig);
+}
+
+/* Told as rebuilt once w others have recorded it: one that has not yet does not take it back. */
+static void test_slow_superblock(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 4, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 40);
+	lose(rig, 4);
+	rig->stuck = rig->config.store[1].files.superblock;
+	assert_int_equal(rebuild(rig, &command, 4), 0);
+	rig_write(rig, 0, 0, RECORD_DATA, 0);
+	rig_stop(rig);
+	rig->stuck = 0;
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
+/* What the newer copy of its superblock says of itself. */
+static bool says_in_service(struct rig *rig, const struct store_files *files, uint8_t store)
+{
+	const uint8_t *copy = rig_file(rig, files->superblock)->bytes;
+	static struct store_group group[2];
+	uint64_t sequence[2];
+	uint32_t incarnation;
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(store_superblock_decode(copy + i * STORE_SUPERBLOCK_BYTES,
+							 &group[i], NULL, NULL, &incarnation, NULL,
+							 NULL, &sequence[i]),
+				 0);
+	const struct store_group *newer = &group[sequence[1] > sequence[0]];
+	return newer->incarnation[store] == incarnation && !(newer->out >> store & 1) &&
+	       newer->spans.count;
+}
+
+/* A try that fails when its own superblock says already that it is in service; the disk that it was
+ * made on comes back later. */
+static void test_earlier_try(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	struct rig_file kept[RIG_FILES_PER_STORE];
+	rig_write_some(rig, 40);
+	lose(rig, 4);
+	assert_true(rebuild_cut(rig, &command, 1));
+	while (!says_in_service(rig, &command.files, 4)) {
+		rig_turn(rig);
+		assert_null(rig->fx.results);
+	}
+	lose_now(rig, 4);
+	for (unsigned i = 0; i < RIG_FILES_PER_STORE; i++) {
+		const struct rig_file *file =
+			rig_file(rig, (uint16_t)(command.files.superblock + i));
+		kept[i] = (struct rig_file){malloc(file->length), file->length};
+		memcpy(kept[i].bytes, file->bytes, file->length);
+	}
+	rig_settle(rig);
+	assert_int_equal(command.result, -ENOENT);
+	for (unsigned again = 0; again < 2; again++) {
+		if (again)
+			assert_int_equal(rebuild(rig, &command, 4), 0);
+		rig_write_some(rig, 30);
+		rig_stop(rig);
+		rig->config.store[4].files = command.files;
+		for (unsigned i = 0; i < RIG_FILES_PER_STORE; i++)
+			memcpy(rig_file(rig, (uint16_t)(command.files.superblock + i))->bytes,
+			       kept[i].bytes, kept[i].length);
+		rig_start(rig, ALL);
+		assert_int_equal(vault_in_service(rig->vault), 0x2f);
+		rig_open_span(rig);
+	}
+	for (unsigned i = 0; i < RIG_FILES_PER_STORE; i++)
+		free(kept[i].bytes);
 	rig_free(rig);
 }
 
@@ -149,7 +449,7 @@ static void test_behind(void **state)
 		rig_stop(rig);
 		rig_start(rig, ALL);
 		assert_int_equal(vault_in_service(rig->vault), 0x1f);
-		assert_int_equal(rebuild(rig, &command, 5, 2), 0);
+		assert_int_equal(rebuild(rig, &command, 5), 0);
 		assert_int_equal(vault_in_service(rig->vault), ALL);
 		rig_stop(rig);
 		rig_start(rig, 0x3c);
@@ -164,7 +464,13 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rebuild),
 		cmocka_unit_test(test_rebuild_live),
-		cmocka_unit_test(test_rebuild_refuses),
+		cmocka_unit_test(test_refused_at_once),
+		cmocka_unit_test(test_second_order),
+		cmocka_unit_test(test_old_operations_come_back),
+		cmocka_unit_test(test_prepared_only),
+		cmocka_unit_test(test_cut_short),
+		cmocka_unit_test(test_slow_superblock),
+		cmocka_unit_test(test_earlier_try),
 		cmocka_unit_test(test_behind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,10 +72,14 @@ static void disk_take(struct rig *rig)
 
 static void disk_tell(struct rig *rig)
 {
-	unsigned count = rig->io_count;
+	unsigned count = 0, kept = 0;
 	struct io *told[RIG_IO_MAX];
-	memcpy(told, rig->io, count * sizeof told[0]);
-	rig->io_count = 0;
+	for (unsigned i = 0; i < rig->io_count; i++)
+		if (rig->stuck && rig->io[i]->file == rig->stuck)
+			rig->io[kept++] = rig->io[i];
+		else
+			told[count++] = rig->io[i];
+	rig->io_count = kept;
 	for (unsigned i = 0; i < count; i++) {
 		unsigned other = rig->shuffle ? i + (unsigned)(rig_random(rig) % (count - i)) : i;
 		struct io *io = told[other];
@@ -198,7 +202,7 @@ void rig_free(struct rig *rig)
 }
 
 /* ---- life ---- */
-void rig_start(struct rig *rig, uint32_t present)
+void rig_begin(struct rig *rig, uint32_t present)
 {
 	struct tools *tools = &rig->tools;
 	memset(tools, 0, sizeof *tools);
@@ -214,7 +218,11 @@ void rig_start(struct rig *rig, uint32_t present)
 	must(rig->vault, "a test has memory");
 	effects_init(&rig->fx, rig->now, 0);
 	vault_start(rig->vault, &rig->fx);
-	disk_take(rig);
+}
+
+void rig_start(struct rig *rig, uint32_t present)
+{
+	rig_begin(rig, present);
 	for (unsigned i = 0; i < TURNS_MAX && rig->vault->state == VAULT_OPENING; i++)
 		rig_turn(rig);
 	must(rig->vault->state != VAULT_OPENING, "the stores are read in time");

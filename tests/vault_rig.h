@@ -33,7 +33,8 @@ struct rig {
 	struct rig_file file[RIG_FILES], saved[RIG_FILES];
 	struct io *io[RIG_IO_MAX]; /* done, to be told next turn */
 	unsigned io_count;
-	bool shuffle; /* completions are told in any order */
+	bool shuffle;	/* completions are told in any order */
+	uint16_t stuck; /* operations of this file do not come back; 0: of none */
 	uint64_t random;
 	struct geometry geometry;
 	uint8_t key[RIG_VOLUMES][KEY_BYTES];
@@ -60,6 +61,8 @@ struct rig *rig_new(struct geometry, uint8_t quorum, uint64_t segment_bytes);
 void rig_free(struct rig *);
 /* A vault on the files as they are, with these stores present; turns until its stores are read. */
 void rig_start(struct rig *, uint32_t present);
+/* The same, before its first turn. */
+void rig_begin(struct rig *, uint32_t present);
 void rig_stop(struct rig *);
 /* The files as they are now, and back to them. */
 void rig_save(struct rig *);

@@ -72,12 +72,15 @@ struct completion {
 
 /* Orders of the control thread. The command is the caller's, and comes back in effects.results. */
 enum command_kind {
-	COMMAND_STATUS,	    /* fills status */
-	COMMAND_PROMOTE,    /* vault -> serving; key[] per volume */
-	COMMAND_SCRUB,	    /* reads and checks every shard; repairs where enough are good */
-	COMMAND_REBUILD,    /* store index, freshly formatted and opened under files */
-	COMMAND_STORE_LOST, /* the store's files lost their names */
-	COMMAND_JOURNAL,    /* up to record_room records from cursor on */
+	COMMAND_STATUS,		 /* fills status */
+	COMMAND_PROMOTE,	 /* vault -> serving; key[] per volume */
+	COMMAND_SCRUB,		 /* reads and checks every shard; repairs where enough are good */
+	COMMAND_REBUILD_PREPARE, /* store index: judged, given up and reserved, or refused; gives
+				    the set and the incarnation of the store to be made */
+	COMMAND_REBUILD,	 /* store index, reserved, freshly made and opened under files */
+	COMMAND_REBUILD_CANCEL,	 /* store index, reserved: it could not be made */
+	COMMAND_STORE_LOST,	 /* the store's files lost their names */
+	COMMAND_JOURNAL,	 /* up to record_room records from cursor on */
 	COMMAND_DRAIN, /* no new requests; answered when all is durable or at once when the peer is
 			  gone */
 };
@@ -93,6 +96,7 @@ struct command {
 	uint8_t store;
 	bool accept_loss;
 	struct store_files files;
+	struct uuid set;
 	uint32_t incarnation;
 	uint8_t key[VOLUMES_PER_GROUP_MAX][KEY_BYTES]; /* wiped by core once taken */
 	struct core_status *status;

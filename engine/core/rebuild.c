@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A store made anew: it takes new records at once, gets the image as of the fold point (held
  * meanwhile) from its peers, then the records above it; then its floor counts. All of it from
- * ciphertext (docs/semantics.md "rebuild"). */
+ * ciphertext (docs/semantics.md "rebuild").
+ *
+ * Two orders, so that nobody touches the files of a store that the vault still needs: the first
+ * judges, gives the old store up and reserves its place; the files are made; the second brings
+ * them. What fails in between leaves the store out. */
 #include "vault.h"
 
 #include <errno.h>
@@ -10,7 +14,9 @@
 /* In order; rebuild_enter is the one place that changes it. */
 enum rebuild_phase {
 	REBUILD_NONE,
-	REBUILD_WAITING, /* for a fold to end, and for the old store's last operations */
+	REBUILD_RETIRING, /* the old store is recorded as out; its last operations come back */
+	REBUILD_RESERVED, /* whoever asked makes the files */
+	REBUILD_WAITING,  /* for a fold to end */
 	REBUILD_OPENING,
 	REBUILD_PREPARING, /* it learns what the group is */
 	REBUILD_COPYING,   /* the image */
@@ -21,7 +27,7 @@ enum rebuild_phase {
 };
 
 enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
-static const ns_t wait_timeout_ns = 30 * NS_PER_S;
+static const ns_t retire_timeout_ns = 30 * NS_PER_S;
 
 static struct vault_store *target_of(struct vault *vault)
 {
@@ -48,18 +54,20 @@ static void rebuild_end(struct vault *vault, int result, struct effects *fx)
 {
 	struct command *command = vault->rebuilding;
 	vault->rebuilding = NULL;
+	vault->rebuild.holds_fold = false;
 	rebuild_enter(vault, REBUILD_NONE);
 	command->number[0] = vault->rebuild.copied;
 	command->number[1] = vault->refill.filled - vault->rebuild.filled_before;
 	vault_answer(command, result, fx);
 }
 
-/* The store is given up; the order is answered when nothing of it is under way. */
+/* The store is given up; the order is answered when nothing of it is under way. Once its own
+ * superblock may say that it is in service, those of the others say more. */
 static void rebuild_give_up(struct vault *vault, int err, const char *why, struct effects *fx)
 {
 	enum rebuild_phase phase = rebuild_phase(vault);
 	struct vault_store *slot = target_of(vault);
-	if (phase == REBUILD_NONE || phase == REBUILD_FAILING)
+	if (phase <= REBUILD_RESERVED || phase == REBUILD_FAILING)
 		return;
 	snprintf(vault->rebuilding->text, sizeof vault->rebuilding->text, "store %u: %s",
 		 vault->rebuild.store, why);
@@ -69,7 +77,8 @@ static void rebuild_give_up(struct vault *vault, int err, const char *why, struc
 	if (slot->store)
 		store_abandon(slot->store);
 	receive_store_gone(vault, vault->rebuild.store, fx);
-	if (phase == REBUILD_RECORDING) {
+	if (phase == REBUILD_OWN || phase == REBUILD_RECORDING) {
+		vault->meta.incarnation[vault->rebuild.store] = vault->rebuild.incarnation;
 		vault->meta.out |= 1u << vault->rebuild.store;
 		vault->out_version = vault_meta_changed(vault, fx);
 	}
@@ -98,7 +107,7 @@ static int rebuild_judge(const struct vault *vault, const struct command *comman
 		*why = "no such store: they are counted from 0 to n - 1";
 		return -EINVAL;
 	}
-	if (vault->rebuilding || vault->promoting) {
+	if (rebuild_phase(vault) || vault->promoting) {
 		*why = "a rebuild or a promotion is under way: wait for it";
 		return -EBUSY;
 	}
@@ -118,13 +127,20 @@ static int rebuild_judge(const struct vault *vault, const struct command *comman
 	return 0;
 }
 
-void rebuild_start(struct vault *vault, struct command *command, struct effects *fx)
+static void rebuild_refuse(struct command *command, int result, const char *why, struct effects *fx)
+{
+	snprintf(command->text, sizeof command->text, "store %u: %s", command->store, why);
+	vault_answer(command, result, fx);
+}
+
+/* The place is recorded as out under a number of its own, and the store that is made has the next:
+ * so no two tries have one number, whatever became of the first. */
+void rebuild_prepare(struct vault *vault, struct command *command, struct effects *fx)
 {
 	const char *why;
 	int result = rebuild_judge(vault, command, &why);
 	if (result < 0) {
-		snprintf(command->text, sizeof command->text, "store %u: %s", command->store, why);
-		vault_answer(command, result, fx);
+		rebuild_refuse(command, result, why, fx);
 		return;
 	}
 	memset(&vault->rebuild, 0, sizeof vault->rebuild);
@@ -134,7 +150,10 @@ void rebuild_start(struct vault *vault, struct command *command, struct effects 
 	if (target_of(vault)->store)
 		store_abandon(target_of(vault)->store);
 	gather_orphan_store(vault, command->store);
-	rebuild_enter(vault, REBUILD_WAITING);
+	vault->meta.out |= 1u << command->store;
+	vault->rebuild.incarnation = ++vault->meta.incarnation[command->store] + 1;
+	vault->rebuild.version = vault_meta_changed(vault, fx);
+	rebuild_enter(vault, REBUILD_RETIRING);
 }
 
 static bool being_read(const struct vault *vault, unsigned index)
@@ -145,18 +164,63 @@ static bool being_read(const struct vault *vault, unsigned index)
 	return false;
 }
 
+/* From the answer on nothing of the core is under way to the old store's files. */
+static void retiring_turn(struct vault *vault, struct effects *fx)
+{
+	struct command *command = vault->rebuilding;
+	const struct store *store = target_of(vault)->store;
+	unsigned index = vault->rebuild.store;
+	bool recorded = vault->meta_durable >= vault->rebuild.version;
+	if (recorded && !being_read(vault, index) && (!store || store_idle(store))) {
+		vault->rebuilding = NULL;
+		command->set = vault->meta.set;
+		command->incarnation = vault->rebuild.incarnation;
+		rebuild_enter(vault, REBUILD_RESERVED);
+		vault_answer(command, 0, fx);
+	} else if (fx->now - vault->rebuild.waiting_since >= retire_timeout_ns) {
+		vault->rebuilding = NULL;
+		rebuild_enter(vault, REBUILD_NONE);
+		rebuild_refuse(command, -ETIMEDOUT,
+			       recorded
+				       ? "operations on the old store do not end: restart casemated"
+				       : "the others cannot record that it is out: see their disks",
+			       fx);
+	}
+}
+
+static bool rebuild_reserved(const struct vault *vault, const struct command *command)
+{
+	return rebuild_phase(vault) == REBUILD_RESERVED && command->store == vault->rebuild.store &&
+	       command->incarnation == vault->rebuild.incarnation;
+}
+
+void rebuild_start(struct vault *vault, struct command *command, struct effects *fx)
+{
+	if (!rebuild_reserved(vault, command)) {
+		rebuild_refuse(command, -EINVAL, "nothing was prepared for it", fx);
+		return;
+	}
+	vault->rebuilding = command;
+	vault->rebuild.holds_fold = true;
+	rebuild_enter(vault, REBUILD_WAITING);
+}
+
+void rebuild_cancel(struct vault *vault, struct command *command, struct effects *fx)
+{
+	if (!rebuild_reserved(vault, command)) {
+		rebuild_refuse(command, -EINVAL, "nothing was prepared for it", fx);
+		return;
+	}
+	rebuild_enter(vault, REBUILD_NONE);
+	vault_answer(command, 0, fx);
+}
+
 static void waiting_turn(struct vault *vault, struct effects *fx)
 {
 	struct vault_store *slot = target_of(vault);
 	unsigned index = vault->rebuild.store;
-	if (vault->fold_version || vault->folding || being_read(vault, index) ||
-	    (slot->store && !store_idle(slot->store))) {
-		if (fx->now - vault->rebuild.waiting_since >= wait_timeout_ns)
-			rebuild_give_up(vault, -ETIMEDOUT,
-					"operations on the old store do not end: restart casemated",
-					fx);
+	if (vault->fold_version || vault->folding)
 		return;
-	}
 	slot->writing = false;
 	slot->floor = 0;
 	slot->store = vault_store_make(vault, index, &vault->rebuilding->files);
@@ -199,8 +263,7 @@ void rebuild_opened(struct vault *vault, int result, struct effects *fx)
 		return;
 	}
 	if (!uuid_equal(&store_group_of(slot->store)->set, &vault->meta.set) ||
-	    store_incarnation(slot->store) != vault->rebuilding->incarnation ||
-	    store_incarnation(slot->store) == vault->meta.incarnation[vault->rebuild.store]) {
+	    store_incarnation(slot->store) != vault->rebuild.incarnation) {
 		rebuild_give_up(vault, -EEXIST, "is not a new store of this group", fx);
 		return;
 	}
@@ -315,13 +378,14 @@ static void own_written(struct store_superblock_write *write, int result, struct
 	slot->writing = false;
 	if (result < 0 || rebuild_phase(vault) != REBUILD_OWN)
 		return;
-	vault->meta.incarnation[index] = vault->rebuilding->incarnation;
+	vault->meta.incarnation[index] = vault->rebuild.incarnation;
 	vault->meta.out &= ~(1u << index);
 	vault->rebuild.version = vault_meta_changed(vault, fx);
 	rebuild_enter(vault, REBUILD_RECORDING);
 }
 
-/* Its own superblock first: a crash between the two leaves it out of service, never half in. */
+/* Its own superblock first: a crash between the two leaves it out of service, or in service with
+ * all that it needs, never half in. */
 static void filling_turn(struct vault *vault, struct effects *fx)
 {
 	struct vault_store *slot = target_of(vault);
@@ -333,7 +397,7 @@ static void filling_turn(struct vault *vault, struct effects *fx)
 	if (slot->floor < max_u64(vault->durable, vault->rebuild.point))
 		return;
 	struct store_group meta = vault->meta;
-	meta.incarnation[index] = vault->rebuilding->incarnation;
+	meta.incarnation[index] = vault->rebuild.incarnation;
 	meta.out &= ~(1u << index);
 	vault->meta_on[index] = vault->meta_sent[index] = vault->meta_version;
 	rebuild_enter(vault, REBUILD_OWN);
@@ -360,10 +424,14 @@ void rebuild_turn(struct vault *vault, struct effects *fx)
 {
 	switch (rebuild_phase(vault)) {
 	case REBUILD_NONE:
+	case REBUILD_RESERVED: /* an order goes on */
 	case REBUILD_OPENING:
 	case REBUILD_PREPARING:
 	case REBUILD_OWN:
 		break; /* a completion goes on */
+	case REBUILD_RETIRING:
+		retiring_turn(vault, fx);
+		break;
 	case REBUILD_WAITING:
 		waiting_turn(vault, fx);
 		break;

@@ -38,7 +38,7 @@ struct store_group {
 	lsn_t fold_point;    /* F: decided and recorded before any slot changes for it */
 	uint32_t promoted;   /* generation under which this site serves; 0 = vault */
 	uint64_t powered_ns; /* the vault's powered time when written */
-	uint32_t incarnation[SHARDS_MAX]; /* of each store, as last known in service */
+	uint32_t incarnation[SHARDS_MAX]; /* of each store, as last known in service or out */
 	uint32_t out;			  /* mask: stores recorded as out (with that incarnation) */
 	struct spans spans;
 };

@@ -49,7 +49,7 @@ static bool volumes_match(const struct vault *vault, const struct store_group *m
 	return true;
 }
 
-static uint64_t incarnations(const struct store_group *meta)
+static uint64_t incarnations_sum(const struct store_group *meta)
 {
 	uint64_t sum = 0;
 	for (unsigned i = 0; i < SHARDS_MAX; i++)
@@ -57,10 +57,11 @@ static uint64_t incarnations(const struct store_group *meta)
 	return sum;
 }
 
-/* Of two superblocks of one set, the one that knows more. Marks of stores that are out are only
- * ever added, but by a rebuild: that takes one away and raises the store's incarnation. */
+/* Of two superblocks of one set, the one that knows more. Incarnations only grow, and one that
+ * comes into service has a number of its own: between two that name the same, a store was lost. */
 static bool meta_newer(const struct store_group *a, const struct store_group *b)
 {
+	uint64_t a_sum = incarnations_sum(a), b_sum = incarnations_sum(b);
 	if (a->generation != b->generation)
 		return a->generation > b->generation;
 	int spans = spans_compare(&a->spans, &b->spans);
@@ -68,8 +69,8 @@ static bool meta_newer(const struct store_group *a, const struct store_group *b)
 		return spans > 0;
 	if (a->fold_point != b->fold_point)
 		return a->fold_point > b->fold_point;
-	if (incarnations(a) != incarnations(b))
-		return incarnations(a) > incarnations(b);
+	if (a_sum != b_sum)
+		return a_sum > b_sum;
 	return __builtin_popcount(a->out) > __builtin_popcount(b->out);
 }
 
@@ -583,8 +584,14 @@ void vault_command(struct vault *vault, struct command *command, struct effects 
 	case COMMAND_SCRUB:
 		scrub_start(vault, command, fx);
 		break;
+	case COMMAND_REBUILD_PREPARE:
+		rebuild_prepare(vault, command, fx);
+		break;
 	case COMMAND_REBUILD:
 		rebuild_start(vault, command, fx);
+		break;
+	case COMMAND_REBUILD_CANCEL:
+		rebuild_cancel(vault, command, fx);
 		break;
 	case COMMAND_STORE_LOST:
 		store_lost(vault, command, fx);

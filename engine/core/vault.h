@@ -193,6 +193,8 @@ struct vault {
 	} scrub;
 	struct {
 		uint8_t store, volume, phase;
+		bool holds_fold;
+		uint32_t incarnation; /* of the store being made */
 		uint64_t block;
 		unsigned in_flight;
 		lsn_t point;
@@ -232,7 +234,7 @@ static inline const char *vault_subject(const struct vault *vault)
 /* Slots are being written from peers: a fold waits, none may begin. */
 static inline bool vault_fold_held(const struct vault *vault)
 {
-	return vault->rebuild.phase || vault->scrub.slot_writes;
+	return vault->rebuild.holds_fold || vault->scrub.slot_writes;
 }
 /* The index of a record's volume, or -1. */
 static inline int vault_volume_of(const struct vault *vault, const struct uuid *id)
@@ -304,7 +306,10 @@ void gather_write_slot(struct gather *, unsigned index, struct effects *);
 void gather_orphan_store(struct vault *, unsigned index);
 /* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
 void refill_turn(struct vault *, struct effects *);
+/* The three orders of a rebuild. */
+void rebuild_prepare(struct vault *, struct command *, struct effects *);
 void rebuild_start(struct vault *, struct command *, struct effects *);
+void rebuild_cancel(struct vault *, struct command *, struct effects *);
 void rebuild_opened(struct vault *, int result,
 		    struct effects *); /* the new store has been recovered */
 void rebuild_failed(struct vault *, int err, struct effects *);

@@ -51,9 +51,57 @@ rm -r "$stores/3"
 check 'a deleted store is noticed within 2 s' within_exactly 2 store_out 3
 check 'writes go on with the others' write_some 8
 says 'the log tells' 'store 3' "$(log_of vault)"
-check 'a store that is there is not rebuilt' \
-  sh -c "! '$casemate' --socket '${P[vault_ctl]}' store rebuild vol0 2"
 check 'rebuilt, and all floors meet' rebuilt 3
+
+# ---- rebuilt when it may not be: a word, and no file is touched ----
+files_of() { # files_of INDEX: which they are
+  stat -c '%n %i %s' "$stores/$1"/*
+}
+untouched() { # untouched WHAT FILES INDEX
+  equal "$1: no file is touched" "$2" "$(files_of "$3")"
+}
+before=$(files_of 2)
+refused 'a store in service is not rebuilt' 'in service' ctl vault store rebuild vol0 2
+untouched 'in service' "$before" 2
+
+pair kill "${P[dir]}" vault
+(exec "$root/scripts/pair" start "${P[dir]}" vault >/dev/null 2>&1) &
+# From the moment its socket is there, whether its stores are read already or not.
+rebuild_refused() {
+  out=$(ctl vault store rebuild vol0 2 2>&1) || grep -qE 'not ready|in service' <<<"$out"
+}
+check 'nor while the stores are read' within 30 rebuild_refused
+wait $!
+untouched 'stores being read' "$before" 2
+check 'and it serves' within 15 store_serves 2
+within 30 replicates
+
+# Two at once, the first cut off by its user: one of them does it, the other is told to wait.
+rm -r "$stores/3"
+within_exactly 2 store_out 3
+(exec "$casemate" --socket "${P[vault_ctl]}" store rebuild vol0 3 >/dev/null 2>&1) &
+first=$!
+(exec "$casemate" --socket "${P[vault_ctl]}" store rebuild vol0 3 >"$work/second" 2>&1) &
+second=$!
+kill -INT $first
+wait $first $second
+says 'of two rebuilds one waits' 'under way|in service|incarnation' "$(cat "$work/second")"
+check 'the store serves' within 30 store_serves 3
+check 'writes go on' write_some 12
+check 'and come to it' within 10 floors_meet
+
+# Too few stores: nothing is left to rebuild from.
+hide_some() { for i in 0 1 5; do mv "$stores/$i" "$work/hidden$i"; done; }
+show_some() { for i in 0 1 5; do mv "$work/hidden$i" "$stores/$i"; done; }
+before=$(files_of 2)
+check 'the vault starts with three of six' vault_again hide_some
+refused 'no rebuild of one that is there' 'too few stores' ctl vault store rebuild vol0 2
+refused 'nor of one that is missing' 'too few stores' ctl vault store rebuild vol0 5
+untouched 'refused' "$before" 2
+check 'and nothing is made' test ! -e "$stores/5"
+check 'the missing are back' vault_again show_some
+check 'all stores serve' within 15 all_serve
+within 30 replicates
 
 # ---- of another volume, swapped, missing, read-only ----
 "$casemate" key generate "$work/other.key" >/dev/null
