@@ -57,6 +57,10 @@ struct engine {
 	atomic_bool nbd_stopped; /* lane: w, control: r */
 	uint64_t lane_turns;	 /* at the last look of the watchdog */
 	struct engine_store store[GROUPS_MAX][SHARDS_MAX];
+	struct { /* files that the lane closes: its ring alone can let go of them */
+		uint16_t file[ENGINE_STORE_FILES_MAX]; /* control: w while count is 0, lane: r */
+		atomic_uint count; /* control: from 0, lane: to 0 when they are closed */
+	} closing;
 	struct control *control;
 	struct verb *waiting; /* verbs.c: those that ask again after a while */
 	struct session *session;
@@ -82,6 +86,12 @@ int files_open(struct engine *);
 int files_open_store(struct engine *, unsigned group, unsigned index, struct store_files *,
 		     char *why, size_t why_bytes);
 void files_close_store(struct engine *, unsigned group, const struct store_files *);
+/* The core is done with this store: its files are closed, so that their space is free once they
+ * have no name. 0; -ETIMEDOUT with why: the lane does not turn. */
+int files_give_up_store(struct engine *, unsigned group, unsigned index, char *why,
+			size_t why_bytes);
+/* On the lane's thread: closes what was given up. */
+void files_lane_turn(struct engine *);
 /* Once a second: tells the core of stores whose files lost their names. */
 void files_watch(struct engine *);
 

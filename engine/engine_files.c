@@ -18,6 +18,9 @@
  * a moment after it has gone: its ring still knows its files. */
 #define LOCK_WITHIN_NS (3 * NS_PER_S)
 #define LOCK_AGAIN_US  20000
+/* The lane closes files between two turns. */
+#define CLOSED_WITHIN_NS (2 * NS_PER_S)
+#define CLOSED_AGAIN_US	 1000
 
 /* ---- the lock: one daemon per site ---- */
 
@@ -213,6 +216,51 @@ void files_close_store(struct engine *engine, unsigned g, const struct store_fil
 	for (unsigned i = 0; i < count; i++)
 		if (list[i] != UINT16_MAX)
 			disk_file_close(engine->disk, (uint16_t)list[i]);
+}
+
+void files_lane_turn(struct engine *engine)
+{
+	unsigned count = atomic_load_explicit(&engine->closing.count, memory_order_acquire);
+
+	if (!count)
+		return;
+	for (unsigned i = 0; i < count; i++)
+		disk_file_close(engine->disk, engine->closing.file[i]);
+	atomic_store_explicit(&engine->closing.count, 0, memory_order_release);
+}
+
+/* Nothing is opened meanwhile: the numbers of files are the lane's until it has closed them. */
+static bool lane_has_closed(struct engine *engine)
+{
+	ns_t until = engine_now() + CLOSED_WITHIN_NS;
+
+	while (atomic_load_explicit(&engine->closing.count, memory_order_acquire)) {
+		if (engine_now() >= until)
+			return false;
+		disk_wake(engine->disk);
+		usleep(CLOSED_AGAIN_US);
+	}
+	return true;
+}
+
+int files_give_up_store(struct engine *engine, unsigned g, unsigned index, char *why,
+			size_t why_bytes)
+{
+	struct engine_store *store = &engine->store[g][index];
+	int list[ENGINE_STORE_FILES_MAX];
+	bool closed = lane_has_closed(engine);
+
+	if (closed && store->open) {
+		unsigned count = store_files_list(&engine->config->group[g], &store->files, list);
+		for (unsigned i = 0; i < count; i++)
+			engine->closing.file[i] = (uint16_t)list[i];
+		store->open = false;
+		atomic_store_explicit(&engine->closing.count, count, memory_order_release);
+		closed = lane_has_closed(engine);
+	}
+	if (!closed)
+		snprintf(why, why_bytes, "the lane does not turn: a disk or driver hangs");
+	return closed ? 0 : -ETIMEDOUT;
 }
 
 int files_open_store(struct engine *engine, unsigned g, unsigned index, struct store_files *files,

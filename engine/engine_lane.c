@@ -49,6 +49,7 @@ static void front_turn(void *context)
 {
 	struct engine *engine = context;
 
+	files_lane_turn(engine);
 	if (atomic_load_explicit(&engine->nbd_stop, memory_order_relaxed)) {
 		nbd_server_stop(engine->nbd);
 		if (nbd_server_stopped(engine->nbd))

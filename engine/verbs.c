@@ -295,7 +295,10 @@ static int store_renew(struct engine *engine, struct verb *verb)
 				     .set = prepared->set,
 				     .incarnation = prepared->incarnation};
 
-	int err = volume_store_format(config, &store, verb->why, sizeof verb->why);
+	int err = files_give_up_store(engine, verb->group, prepared->store, verb->why,
+				      sizeof verb->why);
+	if (!err)
+		err = volume_store_format(config, &store, verb->why, sizeof verb->why);
 	if (!err)
 		err = files_open_store(engine, verb->group, prepared->store, &slot->files,
 				       verb->why, sizeof verb->why);
