@@ -409,23 +409,26 @@ static bool store_lost(const struct engine *engine, unsigned g, unsigned index)
 	return false;
 }
 
+/* An order for which the queue has no room is given at the next look. */
+static void store_lost_tell(struct engine *engine, unsigned g, unsigned index)
+{
+	struct engine_store *store = &engine->store[g][index];
+
+	store->command = (struct command){
+		.kind = COMMAND_STORE_LOST, .group = (uint8_t)g, .store = (uint8_t)index};
+	store->lost = store->telling = lane_command(engine->lane, &store->command);
+	if (store->lost)
+		log_line(NOTE_ERROR, engine->config->group[g].name, "store %u lost its files: %s",
+			 index, engine->config->group[g].store[engine->self][index]);
+}
+
 void files_watch(struct engine *engine)
 {
 	for (unsigned g = 0; g < engine->config->group_count; g++)
 		for (unsigned i = 0; i < SHARDS_MAX; i++) {
-			struct engine_store *store = &engine->store[g][i];
-			if (!store->open || store->lost || store->telling ||
-			    !store_lost(engine, g, i))
-				continue;
-			log_line(NOTE_ERROR, engine->config->group[g].name,
-				 "store %u lost its files: %s", i,
-				 engine->config->group[g].store[engine->self][i]);
-			store->lost = true;
-			store->telling = true;
-			store->command = (struct command){.kind = COMMAND_STORE_LOST,
-							  .group = (uint8_t)g,
-							  .store = (uint8_t)i,
-							  .owner = NULL};
-			lane_command(engine->lane, &store->command);
+			const struct engine_store *store = &engine->store[g][i];
+			if (store->open && !store->lost && !store->telling &&
+			    store_lost(engine, g, i))
+				store_lost_tell(engine, g, i);
 		}
 }
