@@ -284,6 +284,31 @@ static void test_hole_and_repair(void **state)
 	rig_free(rig);
 }
 
+/* The space that an image was made with stays its own: what was discarded, by a fold or on a peer's
+ * word, can be written again on a disk that is full. */
+static void test_discards_keep_space(void **state)
+{
+	static _Alignas(PAGE_BYTES) uint8_t shard[RIG_SHARD_BYTES_MAX];
+	struct rig *rig = rig_fresh(18);
+	struct repair repair;
+
+	for (unsigned i = 0; i < 12; i++)
+		assert_int_equal(rig_append(rig, RECORD_DATA, 0, i), 0);
+	for (unsigned i = 3; i < 9; i++)
+		assert_int_equal(rig_append(rig, RECORD_DISCARD, 0, i), 0);
+	rig_settle(rig);
+	rig_fold(rig, rig->lsn);
+	repair_begin(rig, &repair, 15, shard);
+	rig_settle(rig);
+	assert_int_equal(repair.result, 0);
+	assert_int_equal(rig->disk.count[IO_DISCARD], 0);
+	rig_check(rig, UINT64_MAX);
+	rig_crash(rig);
+	rig_reopen(rig);
+	rig_check(rig, UINT64_MAX);
+	rig_free(rig);
+}
+
 static const struct slot_damage {
 	int number;
 	bool flip[2]; /* copies of page 0 of volume 0 */
@@ -406,7 +431,7 @@ int main(void)
 		cmocka_unit_test(test_fold_late_record), cmocka_unit_test(test_incarnation),
 		cmocka_unit_test(test_swapped_slots),	 cmocka_unit_test(test_hole_and_repair),
 		cmocka_unit_test(test_slot_damage),	 cmocka_unit_test(test_rebuild),
-		cmocka_unit_test(test_many_holes),
+		cmocka_unit_test(test_many_holes),	 cmocka_unit_test(test_discards_keep_space),
 	};
 
 	return cmocka_run_group_tests_name("store_fold", tests, NULL, NULL);

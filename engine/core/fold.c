@@ -74,12 +74,12 @@ static void run_written(struct io *io, int32_t result, struct effects *fx)
 		store_fail(run->store, err, fx);
 }
 
-static void run_write(struct fold_run *run, uint8_t kind, struct effects *fx)
+static void run_write(struct fold_run *run, struct effects *fx)
 {
 	struct store *s = run->store;
 	uint64_t shard_bytes = s->image.volume[run->volume].shard_bytes;
 	const struct transfer transfer = {
-		.kind = kind,
+		.kind = IO_WRITE,
 		.file = s->config.files.image[run->volume],
 		.offset = run->block * shard_bytes,
 		.memory = run->buffer,
@@ -123,7 +123,7 @@ static void run_read(struct io *io, int32_t result, struct effects *fx)
 		return;
 	}
 	run_check(run);
-	run_write(run, IO_WRITE, fx);
+	run_write(run, fx);
 }
 
 static void run_read_submit(struct fold_run *run, struct fold_read *read, struct effects *fx)
@@ -170,13 +170,12 @@ static void run_read_all(struct fold_run *run, struct effects *fx)
 		run_read_submit(run, &run->read[i], fx);
 }
 
-/* Gathers neighbours of one kind from the cursor on. */
+/* Gathers neighbours with a shard from the cursor on. */
 static void run_gather(struct store *s, struct fold_run *run, uint32_t first)
 {
 	struct fold *fold = &s->fold;
 	const struct image_volume *v = &s->image.volume[fold->volume];
-	uint8_t kind = s->table.entry[first].record.kind;
-	unsigned most = kind == RECORD_DATA ? FOLD_RUN_BYTES / v->shard_bytes : ENTRIES_PER_TURN;
+	unsigned most = FOLD_RUN_BYTES / v->shard_bytes;
 
 	run->volume = fold->volume;
 	run->block = fold->block;
@@ -184,14 +183,12 @@ static void run_gather(struct store *s, struct fold_run *run, uint32_t first)
 	for (uint32_t index = first; index != ENTRY_NONE;) {
 		s->table.entry[index].folded = true;
 		image_mark(s, fold->volume, fold->block);
-		if (kind == RECORD_DATA)
-			run->entry[run->count] = index;
-		run->count++;
+		run->entry[run->count++] = index;
 		fold->block++;
 		if (run->count == most || fold->block == v->block_count)
 			break;
 		index = fold_target(s, fold->volume, fold->block, fold->point);
-		if (index != ENTRY_NONE && s->table.entry[index].record.kind != kind)
+		if (index != ENTRY_NONE && s->table.entry[index].record.kind != RECORD_DATA)
 			break;
 	}
 }
@@ -218,7 +215,8 @@ static bool fold_copy_next(struct store *s, struct effects *fx)
 		return true;
 	}
 	struct entry *entry = &s->table.entry[index];
-	if (entry->record.kind == RECORD_ZERO) {
+	/* What reads as zeros says so in its header; the place keeps its space. */
+	if (entry->record.kind != RECORD_DATA) {
 		entry->folded = true;
 		image_mark(s, fold->volume, fold->block++);
 		return true;
@@ -229,10 +227,7 @@ static bool fold_copy_next(struct store *s, struct effects *fx)
 	run->busy = true;
 	fold->busy++;
 	run_gather(s, run, index);
-	if (entry->record.kind == RECORD_DISCARD)
-		run_write(run, IO_DISCARD, fx);
-	else
-		run_read_all(run, fx);
+	run_read_all(run, fx);
 	return true;
 }
 

@@ -320,14 +320,14 @@ static void slot_write_begin(struct store *s, struct store_slot_write *write, st
 	uint8_t volume = (uint8_t)write->internal[0];
 	uint32_t shard_bytes = s->image.volume[volume].shard_bytes;
 	const struct transfer transfer = {
-		.kind = write->record.kind == RECORD_DISCARD ? IO_DISCARD : IO_WRITE,
+		.kind = IO_WRITE,
 		.file = s->config.files.image[volume],
 		.offset = write->record.block * shard_bytes,
 		.memory = (void *)(uintptr_t)write->shard,
 		.length = shard_bytes,
 	};
 
-	if (write->record.kind != RECORD_DATA && write->record.kind != RECORD_DISCARD) {
+	if (!record_kind_has_payload(write->record.kind)) {
 		io_list_push(&s->image.written, &write->io);
 		return;
 	}

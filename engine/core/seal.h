@@ -13,7 +13,7 @@
 enum record_kind {
 	RECORD_DATA = 1,
 	RECORD_ZERO = 2,    /* reads as zeros, keeps its place allocated */
-	RECORD_DISCARD = 3, /* reads as zeros, holds no space */
+	RECORD_DISCARD = 3, /* reads as zeros; the device need hold no space for it */
 	RECORD_MARK = 4,    /* a named point of the group; text of up to 64 bytes in clear */
 	RECORD_VOID = 5,    /* an lsn that was drawn and means nothing */
 	RECORD_END = 6,	    /* the last record of a catch-up span: all before it is whole */
