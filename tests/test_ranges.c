@@ -103,6 +103,9 @@ static void test_questions(void **state)
 	assert_false(ranges_contains_all(&ranges, 2, 6));
 	assert_false(ranges_contains_all(&ranges, 4, 9));
 	assert_true(ranges_contains_all(&ranges, 6, 6));
+	assert_int_equal(ranges_count(&ranges, 0, 100), 4);
+	assert_int_equal(ranges_count(&ranges, 3, 3), 0);
+	assert_int_equal(ranges_count(&ranges, 5, 8), 0);
 	assert_int_equal(ranges_first_gap(&ranges, 3), 5);
 	assert_int_equal(ranges_first_gap(&ranges, 5), 5);
 	assert_ptr_equal(ranges_next(&ranges, 4), &memory[0]);
@@ -127,6 +130,12 @@ static void check_against_map(const struct ranges *ranges, const bool map[MAP_BI
 			fail_msg("round %u: range %u is empty, unsorted or touches", round, i);
 	for (unsigned bit = 0; bit < MAP_BITS; bit++) {
 		unsigned gap = bit;
+		const uint64_t end = min_u64(bit + 7, MAP_BITS);
+		uint64_t count = 0;
+		for (uint64_t i = bit; i < end; i++)
+			count += map[i];
+		if (ranges_count(ranges, bit, end) != count)
+			fail_msg("round %u: count from %u", round, bit);
 		if (ranges_contains(ranges, bit) != map[bit])
 			fail_msg("round %u: number %u", round, bit);
 		while (map[gap])

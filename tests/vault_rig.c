@@ -70,23 +70,46 @@ static void disk_take(struct rig *rig)
 	}
 }
 
+/* The memory of a write is the disk's until it is told: nobody changes it meanwhile. */
+static void write_check(struct rig *rig, const struct io *io)
+{
+	uint64_t at = io->offset;
+	if (io->kind != IO_WRITE && io->kind != IO_WRITE_DURABLE)
+		return;
+	for (unsigned i = 0; i < io->piece_count; at += io->piece[i++].iov_len)
+		must(memcmp(rig_file(rig, io->file)->bytes + at, io->piece[i].iov_base,
+			    io->piece[i].iov_len) == 0,
+		     "memory that a disk may still read is left alone");
+}
+
+static void io_tell(struct rig *rig, struct io *io, int fate)
+{
+	bool transfer = io->kind == IO_READ || io->kind == IO_WRITE || io->kind == IO_WRITE_DURABLE;
+	write_check(rig, io);
+	io->done(io, fate ? fate : transfer ? (int32_t)io->length : 0, &rig->fx);
+}
+
 static void disk_tell(struct rig *rig)
 {
-	unsigned count = 0, kept = 0;
-	struct io *told[RIG_IO_MAX];
-	for (unsigned i = 0; i < rig->io_count; i++)
-		if (rig->stuck && rig->io[i]->file == rig->stuck)
-			rig->io[kept++] = rig->io[i];
-		else
-			told[count++] = rig->io[i];
-	rig->io_count = kept;
+	static struct io *told[2 * RIG_IO_MAX];
+	unsigned count = rig->hanging_count;
+	memcpy(told, rig->hanging, count * sizeof told[0]);
+	memcpy(told + count, rig->io, rig->io_count * sizeof told[0]);
+	count += rig->io_count;
+	rig->io_count = rig->hanging_count = 0;
 	for (unsigned i = 0; i < count; i++) {
 		unsigned other = rig->shuffle ? i + (unsigned)(rig_random(rig) % (count - i)) : i;
 		struct io *io = told[other];
 		told[other] = told[i];
-		bool transfer =
-			io->kind == IO_READ || io->kind == IO_WRITE || io->kind == IO_WRITE_DURABLE;
-		io->done(io, transfer ? (int32_t)io->length : 0, &rig->fx);
+		int fate = rig->fate ? rig->fate(rig, io) : 0;
+		if (rig->stuck && io->file == rig->stuck)
+			fate = RIG_HANGS;
+		if (fate == RIG_HANGS) {
+			must(rig->hanging_count < RIG_IO_MAX, "the disk has room");
+			rig->hanging[rig->hanging_count++] = io;
+		} else {
+			io_tell(rig, io, fate);
+		}
 	}
 }
 
@@ -148,6 +171,12 @@ struct store_files rig_format_anew(struct rig *rig, unsigned store, uint32_t inc
 	unsigned first = (RIG_STORES_MAX + store) * RIG_FILES_PER_STORE;
 	store_format(rig, store, incarnation, first);
 	return files_from(first);
+}
+
+bool rig_is_of(const struct rig *rig, uint16_t file, unsigned store)
+{
+	uint16_t first = rig->config.store[store].files.superblock;
+	return file >= first && file < first + RIG_FILES_PER_STORE;
 }
 
 struct rig *rig_new(struct geometry geometry, uint8_t quorum, uint64_t segment_bytes)
@@ -239,7 +268,7 @@ void rig_stop(struct rig *rig)
 	aead_free(rig->tools.aead);
 	tools_memory_free(&rig->tools);
 	rig->vault = NULL;
-	rig->io_count = 0;
+	rig->io_count = rig->hanging_count = 0;
 	rig->append_count = rig->append_done = 0;
 }
 
@@ -286,6 +315,7 @@ static void notes_take(struct rig *rig)
 void rig_turn(struct rig *rig)
 {
 	rig->now += NS_PER_MS;
+	rig->turns++;
 	disk_take(rig); /* of what happened since the last turn */
 	effects_init(&rig->fx, rig->now, 0);
 	disk_tell(rig);

@@ -15,6 +15,7 @@ enum {
 	RIG_VOLUMES = 2,
 	RIG_EXPORT_FIRST = 3,
 	RIG_IO_MAX = 4096,
+	RIG_HANGS = 1, /* what may become of an operation, beside 0 and negative errnos */
 	RIG_APPENDS_MAX = 512,
 };
 
@@ -33,6 +34,12 @@ struct rig {
 	struct rig_file file[RIG_FILES], saved[RIG_FILES];
 	struct io *io[RIG_IO_MAX]; /* done, to be told next turn */
 	unsigned io_count;
+	struct io *hanging[RIG_IO_MAX];
+	unsigned hanging_count;
+	/* What becomes of an operation; asked anew each turn of one that hangs. NULL: all go well.
+	 */
+	int (*fate)(struct rig *, const struct io *);
+	uint64_t turns;
 	bool shuffle;	/* completions are told in any order */
 	uint16_t stuck; /* operations of this file do not come back; 0: of none */
 	uint64_t random;
@@ -98,6 +105,8 @@ int rig_command(struct rig *, struct command *);
 int rig_promote(struct rig *, struct command *, bool accept_loss);
 /* New files for a store, formatted under this incarnation; gives their numbers. */
 struct store_files rig_format_anew(struct rig *, unsigned store, uint32_t incarnation);
+/* Whether the file is one of this store, as configured. */
+bool rig_is_of(const struct rig *, uint16_t file, unsigned store);
 struct rig_file *rig_file(struct rig *, uint16_t number);
 /* Finds the shard's bytes on the store's files and flips a bit; gives how many places. */
 unsigned rig_damage(struct rig *, unsigned store, const uint8_t *shard, uint32_t bytes);

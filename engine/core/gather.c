@@ -316,13 +316,24 @@ static const uint8_t *shard_for(struct gather *gather, unsigned index, struct re
 	return gather_shard(gather, index);
 }
 
+/* A shard that is repaired takes room and fills no gap: all that the store lacks goes before. */
+static int append_try(struct gather *gather, unsigned index)
+{
+	const struct vault *vault = gather->vault;
+	struct store *store = vault->store[index].store;
+	lsn_t lsn = gather->record.lsn;
+	if (!store_usable(vault, index))
+		return -EIO;
+	if (ranges_contains(store_held(store), lsn))
+		lsn = max_u64(lsn, vault->head) + 1;
+	return receive_fits(vault, index, lsn) ? store_append(store, &gather->append) : -ENOSPC;
+}
+
 void gather_append(struct gather *gather, unsigned index, struct effects *fx)
 {
 	gather->append = (struct store_append){.done = append_done};
 	gather->append.shard = shard_for(gather, index, &gather->append.record);
-	int result = store_usable(gather->vault, index)
-			     ? store_append(gather->vault->store[index].store, &gather->append)
-			     : -EIO;
+	int result = append_try(gather, index);
 	if (result < 0)
 		gather->written(gather, result, fx);
 }

@@ -413,6 +413,17 @@ void journal_fail(struct store *s, int err, struct effects *fx)
 		item->done(item, err, fx);
 }
 
+uint64_t store_journal_room(const struct store *s)
+{
+	const struct journal *journal = &s->journal;
+	uint64_t bytes = journal_room(s), entries = journal->written + journal->queued_count;
+
+	if (bytes <= journal->queued_cost || entries >= s->table.capacity)
+		return 0;
+	return min_u64((bytes - journal->queued_cost) / journal->item_bytes_max,
+		       s->table.capacity - entries);
+}
+
 uint64_t store_journal_bytes_total(const struct store *s)
 {
 	return s->config.segment_bytes * s->config.segment_count;

@@ -109,6 +109,17 @@ bool ranges_contains_all(const struct ranges *ranges, uint64_t first, uint64_t e
 	return first == end || (range && range->first <= first && end <= range->end);
 }
 
+uint64_t ranges_count(const struct ranges *ranges, uint64_t first, uint64_t end)
+{
+	uint64_t count = 0;
+	must(first <= end, "a range does not end before it begins");
+	const struct range *range = ranges_next(ranges, first);
+
+	for (; range && range < ranges->range + ranges->count && range->first < end; range++)
+		count += min_u64(range->end, end) - max_u64(range->first, first);
+	return count;
+}
+
 uint64_t ranges_first_gap(const struct ranges *ranges, uint64_t from)
 {
 	const struct range *range = ranges_next(ranges, from);

@@ -24,6 +24,8 @@ int ranges_add(struct ranges *, uint64_t first, uint64_t end);
 int ranges_remove(struct ranges *, uint64_t first, uint64_t end);
 bool ranges_contains(const struct ranges *, uint64_t number);
 bool ranges_contains_all(const struct ranges *, uint64_t first, uint64_t end);
+/* How many of first to end - 1 are in the set. */
+uint64_t ranges_count(const struct ranges *, uint64_t first, uint64_t end);
 /* The first number >= from that is not in the set. */
 uint64_t ranges_first_gap(const struct ranges *, uint64_t from);
 /* The first range that ends above from; NULL when there is none. */

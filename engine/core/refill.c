@@ -45,7 +45,8 @@ static void refill_written(struct gather *gather, int result, struct effects *fx
 	if (result == 0) {
 		vault->refill.filled++;
 	} else if (result == -ENOSPC) {
-		vault->refill.next = min_u64(vault->refill.next, gather->record.lsn);
+		/* A fold makes room, and may wait for another store: that one has its turn. */
+		vault->refill.next = vault->refill.end + 1;
 		vault->refill.pause_until = fx->now + no_room_pause_ns;
 	}
 	refill_end(gather); /* a store that failed has told so itself */
@@ -133,7 +134,7 @@ static void refill_pass(struct vault *vault, struct effects *fx)
 			return;
 		if (ranges_contains(store_held(store), lsn))
 			continue;
-		if (!refill_record(vault, lsn, fx) || vault->refill.next < lsn)
+		if (!refill_record(vault, lsn, fx) || vault->refill.next > end)
 			return;
 		vault->refill.next = lsn + 1;
 		if (fx->now < vault->refill.pause_until)

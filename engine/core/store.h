@@ -147,6 +147,8 @@ uint64_t store_journal_bytes_used(const struct store *);
 /* Of its bytes or of the records that it may hold: those without payload hardly take bytes. */
 bool store_journal_half_full(const struct store *);
 uint64_t store_journal_bytes_total(const struct store *);
+/* So many records it would take for sure, each of the largest size and in a batch of its own. */
+uint64_t store_journal_room(const struct store *);
 
 /* ---- superblock: alternately written, one at a time; done(result) once the newest asked for is
  * durable ---- */

@@ -86,6 +86,10 @@ struct vault_store {
 	bool in_service;     /* its floor counts, it takes records */
 	bool rebuilding;     /* takes records; its floor does not count yet */
 	lsn_t floor;
+	/* of the records in memory: how many it has not finished, and the highest it was given */
+	unsigned appending;
+	lsn_t appended;
+	lsn_t unreadable; /* above its floor: what its peers cannot give it */
 	struct store_superblock_write write;
 	bool writing;
 	char subject[NAME_BYTES_MAX + 16];
@@ -261,6 +265,9 @@ void receive_reset(struct vault *, lsn_t base);
 void receive_turn(struct vault *, struct effects *);
 bool receive_idle(const struct vault *); /* nothing whole waits for a store */
 void receive_drop_partial(struct vault *);
+/* Whether the journal of the store takes this record and then still has room for every record that
+ * the store lacks below it (docs/semantics.md "Fold"). */
+bool receive_fits(const struct vault *, unsigned index, lsn_t);
 void receive_store_gone(struct vault *, unsigned index, struct effects *);
 ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is waited for */
 /* vault_points.c */
@@ -270,6 +277,8 @@ ns_t points_deadline(const struct vault *);
 lsn_t points_consistent_now(const struct vault *, uint32_t mask);
 lsn_t points_complete_now(const struct vault *, uint32_t mask);
 lsn_t points_floor(const struct vault *, unsigned index);
+/* How many lsns that were drawn, from its floor to before this one, the store does not hold. */
+uint64_t points_lacking(const struct vault *, unsigned index, lsn_t before);
 /* The proof for the stores in service; while a catch-up is open, floors count up to its start only.
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);

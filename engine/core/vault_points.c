@@ -37,6 +37,30 @@ lsn_t points_floor(const struct vault *vault, unsigned index)
 	}
 }
 
+/* What an image gives to a store that is rebuilt it does not lack. */
+static lsn_t lacks_from(const struct vault *vault, unsigned index)
+{
+	const struct vault_store *slot = &vault->store[index];
+	lsn_t from = max_u64(slot->floor, store_image_point(slot->store));
+	bool rebuilt = vault->rebuild.phase && vault->rebuild.store == index;
+	return (rebuilt ? max_u64(from, vault->rebuild.point) : from) + 1;
+}
+
+uint64_t points_lacking(const struct vault *vault, unsigned index, lsn_t before)
+{
+	const struct ranges *held = store_held(vault->store[index].store);
+	const struct spans *spans = &vault->meta.spans;
+	lsn_t from = lacks_from(vault, index);
+	uint64_t count = 0;
+	for (unsigned i = 0; i < spans->count; i++) {
+		lsn_t first = max_u64(spans->span[i].first, from);
+		lsn_t last = min_u64(spans_last(spans, i), before - 1);
+		if (first <= last)
+			count += last + 1 - first - ranges_count(held, first, last + 1);
+	}
+	return count;
+}
+
 lsn_t points_complete_now(const struct vault *vault, uint32_t mask)
 {
 	const struct spans *spans = &vault->meta.spans;

@@ -73,11 +73,26 @@ static void record_finish(struct vault *vault, struct arriving *slot)
 	}
 }
 
+bool receive_fits(const struct vault *vault, unsigned index, lsn_t lsn)
+{
+	const struct vault_store *slot = &vault->store[index];
+	uint64_t room = store_journal_room(slot->store);
+	/* Nearly always all from its floor on would fit. */
+	if (room > 0 && lsn <= slot->floor + room)
+		return true;
+	uint64_t lacking = points_lacking(vault, index, lsn);
+	/* What is on its way there has its room; a record that comes late waits for those. */
+	if (lsn > slot->appended)
+		lacking -= min_u64(lacking, slot->appending);
+	return room > lacking;
+}
+
 static void record_appended(struct store_append *append, int result, struct effects *fx)
 {
 	struct arriving *slot = append->owner;
 	unsigned index = append->record.shard;
 	slot->appending &= ~(1u << index);
+	slot->vault->store[index].appending--;
 	/* A failed store has told vault_store_out itself. */
 	record_finish(slot->vault, slot);
 }
@@ -99,10 +114,14 @@ static void record_append(struct vault *vault, struct arriving *slot, unsigned i
 		append->record.shard_bytes = slot->shard_bytes;
 		append->record.shard_crc = slot->crc[index];
 	}
-	int result = store_append(store->store, append);
-	if (result == 0)
+	bool fits = receive_fits(vault, index, slot->record.lsn);
+	int result = fits ? store_append(store->store, append) : -ENOSPC;
+	if (result == 0) {
 		slot->appending |= 1u << index;
-	else if (result == -ENOSPC) {
+		store->appending++;
+		store->appended = max_u64(store->appended, slot->record.lsn);
+	} else if (result == -ENOSPC && store->in_service) {
+		/* One that is being rebuilt gets it from its peers later: nobody waits for it. */
 		slot->waiting |= 1u << index;
 		vault->room_wanted = true;
 	}
