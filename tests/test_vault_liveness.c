@@ -143,9 +143,261 @@ static void test_rebuild_under_load(void **state)
 	}
 }
 
+/* ---- disks that do not answer ---- */
+enum { ANY = 0, IN_JOURNAL, IN_SUPERBLOCK, IN_IMAGE, IN_SLOTS, READING };
+static struct {
+	uint32_t stores;
+	unsigned where;
+	bool begun, ended;
+	int late;	 /* what comes of it in the end */
+	unsigned spares; /* places for shards before it began */
+} hang;
+
+static bool hangs_there(const struct rig *rig, const struct io *io, unsigned store)
+{
+	const struct store_files *files = &rig->config.store[store].files;
+	bool image = io->file == files->image[0] || io->file == files->image[1];
+	bool slots = io->file == files->slots[0] || io->file == files->slots[1];
+	const bool there[] = {[ANY] = true,
+			      [IN_JOURNAL] = io->file == files->journal,
+			      [IN_SUPERBLOCK] = io->file == files->superblock,
+			      [IN_IMAGE] = image,
+			      [IN_SLOTS] = slots,
+			      [READING] = io->kind == IO_READ};
+	return rig_is_of(rig, io->file, store) && there[hang.where];
+}
+
+static int hanging(struct rig *rig, const struct io *io)
+{
+	for (unsigned i = 0; hang.begun && i < geometry_n(rig->geometry); i++)
+		if (hang.stores >> i & 1 && hangs_there(rig, io, i))
+			return hang.ended ? hang.late : RIG_HANGS;
+	return 0;
+}
+
+/* How many others have a superblock that says so. */
+static unsigned recorded_out(struct rig *rig, unsigned store)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++) {
+		bool out = false;
+		const struct rig_file *file = rig_file(rig, rig->config.store[i].files.superblock);
+		for (unsigned copy = 0; copy < 2; copy++) {
+			static struct store_group group;
+			const uint8_t *at = file->bytes + copy * STORE_SUPERBLOCK_BYTES;
+			out |= store_superblock_decode(at, &group, NULL, NULL, NULL, NULL, NULL,
+						       NULL) == 0 &&
+			       group.out >> store & 1;
+		}
+		count += out && i != store;
+	}
+	return count;
+}
+
+/* Under load until they are out. Nothing is acknowledged without them that is not recorded. */
+static void load_until_out(struct rig *rig, uint32_t stores)
+{
+	lsn_t before = rig->vault->acknowledged_durable;
+	for (unsigned turns = 0; vault_in_service(rig->vault) & stores; turns++) {
+		if (turns == 60000)
+			fail_msg("still in service: %#x", vault_in_service(rig->vault) & stores);
+		before = rig->vault->acknowledged_durable;
+		load_turn(rig);
+	}
+	for (unsigned turns = 0; rig->vault->acknowledged_durable <= before; turns++) {
+		assert_true(turns < 1000);
+		load_turn(rig);
+	}
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++)
+		if (stores >> i & 1)
+			assert_true(recorded_out(rig, i) >= rig->config.quorum);
+}
+
+static struct rig *rig_with_hang(struct geometry geometry, uint8_t quorum, uint32_t stores,
+				 unsigned where)
+{
+	struct rig *rig = rig_new(geometry, quorum, SEGMENT);
+	hang.stores = stores;
+	hang.where = where;
+	hang.begun = hang.ended = false;
+	hang.late = 0;
+	rig->config.window_bytes = 1;
+	rig->fate = hanging;
+	rig_start(rig, (1u << geometry_n(geometry)) - 1);
+	rig_open_span(rig);
+	load_goes_on(rig, 200, "before");
+	hang.begun = true;
+	hang.spares = rig->vault->spare.count;
+	return rig;
+}
+
+/* The disk comes back after a while, well or not: its store stays out, and can be rebuilt. */
+static void comes_back(struct rig *rig, unsigned store)
+{
+	struct command command;
+	hang.ended = true;
+	load_goes_on(rig, 100, "come back");
+	assert_int_equal(rig->hanging_count, 0);
+	assert_int_equal(rig->vault->spare.count, hang.spares);
+	assert_false(rig->vault->store[store].in_service);
+	hang.begun = false;
+	command = (struct command){.kind = COMMAND_REBUILD,
+				   .store = (uint8_t)store,
+				   .incarnation = 2,
+				   .files = rig_format_anew(rig, store, 2)};
+	rig_settle(rig);
+	if (rig_command(rig, &command) != 0)
+		fail_msg("rebuild: %s", command.text);
+	rig->config.store[store].files = command.files;
+	load_goes_on(rig, 100, "rebuilt");
+	assert_true(rig->vault->store[store].in_service);
+}
+
+static void test_hang(void **state)
+{
+	static const struct {
+		unsigned number, where;
+		int late;
+	} rows[] = {{1, ANY, 0},	   {2, ANY, -EIO},	  {3, IN_JOURNAL, 0},
+		    {4, IN_JOURNAL, -EIO}, {5, IN_SUPERBLOCK, 0}, {6, IN_IMAGE, 0},
+		    {7, IN_SLOTS, -EIO},   {8, READING, 0}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_with_hang(four_two, 5, 1u << 2, rows[i].where);
+		char when[32];
+		snprintf(when, sizeof when, "row %u", rows[i].number);
+		ns_t since = rig->now;
+		load_until_out(rig, 1u << 2);
+		assert_true(rig->now - since > 10 * NS_PER_S);
+		load_goes_on(rig, 500, when);
+		hang.late = rows[i].late;
+		comes_back(rig, 2);
+		equal_without(rig, 0x09);
+	}
+}
+
+/* As many as acknowledgements do not need; another one fails for good, with writes that hang. */
+static void test_hang_of_more(void **state)
+{
+	struct rig *rig = rig_with_hang(four_two, 4, 0x12, ANY);
+	load_until_out(rig, 0x12);
+	load_goes_on(rig, 500, "without two");
+	comes_back(rig, 4);
+	comes_back(rig, 1);
+	equal_without(rig, 0x24);
+
+	rig = rig_with_hang(four_two, 5, 0x08, IN_JOURNAL);
+	load_turn(rig);
+	lose(rig, 3);
+	load_goes_on(rig, 500, "lost with writes under way");
+	comes_back(rig, 3);
+	equal_without(rig, 0x03);
+}
+
+/* Nobody is out when too few would be left, or when all stood still together. */
+static void test_hang_of_too_many(void **state)
+{
+	static const struct {
+		unsigned number;
+		struct geometry geometry;
+		uint8_t quorum;
+		uint32_t stores;
+	} rows[] = {{1, {4, 2}, 5, 0x21},
+		    {2, {4, 2}, 5, ALL},
+		    {3, {4, 2}, 6, 0x01},
+		    {4, {1, 1}, 2, 0x02}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig =
+			rig_with_hang(rows[i].geometry, rows[i].quorum, rows[i].stores, ANY);
+		uint32_t all = (1u << geometry_n(rows[i].geometry)) - 1;
+		for (unsigned turns = 0; turns < 20000; turns++)
+			load_turn(rig);
+		lsn_t durable = rig->vault->acknowledged_durable;
+		assert_true(durable < rig->lsn);
+		assert_int_equal(vault_in_service(rig->vault), all);
+		assert_non_null(strstr(rig->last_note, "too few other stores"));
+		hang.ended = true;
+		load_goes_on(rig, 300, "all answer again");
+		assert_int_equal(vault_in_service(rig->vault), all);
+		rig_free(rig);
+	}
+	/* The lane itself stood still. */
+	struct rig *rig = rig_with_hang(four_two, 5, 0x02, ANY);
+	load_turn(rig);
+	rig->now += 60 * NS_PER_S;
+	load_turn(rig);
+	hang.ended = true;
+	load_goes_on(rig, 300, "awake");
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
+/* Reads of a promoted vault, a scrub and a rebuild go on without the disk, too. */
+static void test_hang_of_reads(void **state)
+{
+	struct command command;
+	struct rig *rig = rig_with_hang(four_two, 5, 0x01, READING);
+	hang.begun = false;
+	assert_int_equal(rig_promote(rig, &command, false), 0);
+	hang.begun = true;
+	assert_int_equal(rig_compare(rig), 0);
+	assert_int_equal(vault_in_service(rig->vault), 0x3e);
+	assert_int_equal(rig_compare(rig), 0);
+	hang.ended = true;
+	rig_settle(rig);
+	assert_int_equal(rig->hanging_count, 0);
+	assert_int_equal(rig_compare(rig), 0);
+	rig_free(rig);
+
+	rig = rig_with_hang(four_two, 5, 0x10, READING);
+	command = (struct command){.kind = COMMAND_SCRUB};
+	assert_int_equal(rig_command(rig, &command), 0);
+	assert_int_equal(vault_in_service(rig->vault), 0x2f);
+	load_goes_on(rig, 500, "scrubbed");
+	comes_back(rig, 4);
+	equal_without(rig, 0x03);
+}
+
+/* The disk of a store that is being rebuilt: the others fold on. */
+static void test_hang_of_a_rebuild(void **state)
+{
+	static const unsigned wheres[] = {ANY, IN_JOURNAL, IN_SUPERBLOCK, IN_IMAGE};
+	for (unsigned i = 0; i < ARRAY_COUNT(wheres); i++) {
+		struct rig *rig = rig_with_hang(four_two, 5, 0x08, wheres[i]);
+		hang.begun = false;
+		lose(rig, 3);
+		struct command command = {.kind = COMMAND_REBUILD,
+					  .store = 3,
+					  .incarnation = 2,
+					  .files = rig_format_anew(rig, 3, 2)};
+		rig->config.store[3].files = command.files;
+		effects_init(&rig->fx, rig->now, 0);
+		vault_command(rig->vault, &command, &rig->fx);
+		while (!rig->vault->store[3].rebuilding)
+			load_turn(rig);
+		hang.begun = true;
+		load_goes_on(rig, 1500, "a rebuild hangs");
+		assert_int_equal(vault_in_service(rig->vault), 0x37);
+		hang.ended = true;
+		bool answered = rig->fx.results == &command;
+		for (unsigned turns = 0; turns < 1000 && !answered; turns++) {
+			load_turn(rig);
+			answered = rig->fx.results == &command;
+		}
+		assert_true(answered);
+		assert_true(command.result < 0);
+		comes_back(rig, 3);
+		equal_without(rig, 0x30);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hang),
+		cmocka_unit_test(test_hang_of_more),
+		cmocka_unit_test(test_hang_of_too_many),
+		cmocka_unit_test(test_hang_of_reads),
+		cmocka_unit_test(test_hang_of_a_rebuild),
 		cmocka_unit_test(test_refill_under_load),
 		cmocka_unit_test(test_rebuild_under_load),
 	};

@@ -44,6 +44,7 @@ static inline void effects_init(struct effects *fx, ns_t now, uint64_t wall_ns)
 
 static inline void effects_io(struct effects *fx, struct io *io)
 {
+	io->since = fx->now;
 	io_list_push(&fx->disk, io);
 }
 

@@ -103,6 +103,7 @@ static int own_record(const struct gather *gather, unsigned index, struct record
 }
 
 static void gather_go_on(struct gather *gather, struct effects *fx);
+static void gather_was_left(struct gather *gather);
 
 static void shard_failed(struct gather *gather, unsigned index, int result)
 {
@@ -116,6 +117,10 @@ static void shard_done(struct store_read *read, int result, struct effects *fx)
 	unsigned index = (unsigned)(read - gather->shard_read);
 	must(gather->in_flight >> index & 1, "a read is answered once");
 	gather->in_flight &= ~(1u << index);
+	if (gather->left) {
+		gather_was_left(gather);
+		return;
+	}
 	if (result == 0)
 		gather->read |= 1u << index;
 	else if (result == -ESTALE && gather->stale_retries++ < STALE_RETRIES_MAX)
@@ -209,7 +214,8 @@ bool gather_start_again(struct gather *gather, struct effects *fx)
 void gather_orphan_store(struct vault *vault, unsigned index)
 {
 	/* What is being read from it is still answered; nothing more is asked of it. */
-	for (struct gather *gather = vault->gather; gather < vault->gather + VAULT_GATHER; gather++)
+	struct gather *end = vault->gather + VAULT_GATHER_ALL;
+	for (struct gather *gather = vault->gather; gather < end; gather++)
 		if (!(gather->in_flight >> index & 1))
 			gather->holders &= ~(1u << index);
 }
@@ -291,16 +297,23 @@ int gather_rebuild(struct gather *gather, uint32_t want)
 }
 
 /* ---- giving a store its shard ---- */
+static void write_done(struct gather *gather, int result, struct effects *fx)
+{
+	gather->writing = false;
+	if (gather->left)
+		gather_was_left(gather);
+	else
+		gather->written(gather, result, fx);
+}
+
 static void append_done(struct store_append *append, int result, struct effects *fx)
 {
-	struct gather *gather = container_of(append, struct gather, append);
-	gather->written(gather, result, fx);
+	write_done(container_of(append, struct gather, append), result, fx);
 }
 
 static void slot_done(struct store_slot_write *write, int result, struct effects *fx)
 {
-	struct gather *gather = container_of(write, struct gather, slot_write);
-	gather->written(gather, result, fx);
+	write_done(container_of(write, struct gather, slot_write), result, fx);
 }
 
 static const uint8_t *shard_for(struct gather *gather, unsigned index, struct record *record)
@@ -334,6 +347,7 @@ void gather_append(struct gather *gather, unsigned index, struct effects *fx)
 	gather->append = (struct store_append){.done = append_done};
 	gather->append.shard = shard_for(gather, index, &gather->append.record);
 	int result = append_try(gather, index);
+	gather->writing = result == 0;
 	if (result < 0)
 		gather->written(gather, result, fx);
 }
@@ -342,26 +356,34 @@ void gather_write_slot(struct gather *gather, unsigned index, struct effects *fx
 {
 	gather->slot_write = (struct store_slot_write){.done = slot_done};
 	gather->slot_write.shard = shard_for(gather, index, &gather->slot_write.record);
-	if (store_usable(gather->vault, index))
+	gather->writing = store_usable(gather->vault, index);
+	if (gather->writing)
 		store_write_slot(gather->vault->store[index].store, &gather->slot_write, fx);
 	else
 		gather->written(gather, -EIO, fx);
 }
 
 /* ---- the pool ---- */
+static void gather_free(struct gather *gather)
+{
+	gather->holders = 0;
+	gather->left = false;
+	gather->next = gather->vault->gather_free;
+	gather->vault->gather_free = gather;
+}
+
 bool gather_new(struct vault *vault)
 {
 	struct tools *tools = vault->tools;
 	uint64_t shards_bytes = (uint64_t)(vault->n + 1) * vault->shard_bytes_max;
-	vault->gather = tools_memory(tools, VAULT_GATHER * sizeof *vault->gather);
-	uint8_t *shard = tools_memory(tools, VAULT_GATHER * shards_bytes);
+	vault->gather = tools_memory(tools, VAULT_GATHER_ALL * sizeof *vault->gather);
+	uint8_t *shard = tools_memory(tools, VAULT_GATHER_ALL * shards_bytes);
 	if (!vault->gather || !shard)
 		return false;
-	for (unsigned i = 0; i < VAULT_GATHER; i++) {
+	for (unsigned i = 0; i < VAULT_GATHER_ALL; i++) {
 		vault->gather[i].vault = vault;
 		vault->gather[i].shard = shard + i * shards_bytes;
-		vault->gather[i].next = vault->gather_free;
-		vault->gather_free = &vault->gather[i];
+		gather_free(&vault->gather[i]);
 	}
 	return true;
 }
@@ -369,8 +391,9 @@ bool gather_new(struct vault *vault)
 struct gather *gather_take(struct vault *vault)
 {
 	struct gather *gather = vault->gather_free;
-	if (!gather)
+	if (!gather || vault->gathers_taken == VAULT_GATHER)
 		return NULL;
+	vault->gathers_taken++;
 	vault->gather_free = gather->next;
 	*gather = (struct gather){.vault = vault, .shard = gather->shard};
 	return gather;
@@ -378,8 +401,53 @@ struct gather *gather_take(struct vault *vault)
 
 void gather_give(struct gather *gather)
 {
-	must(!gather->in_flight, "nothing is being read into memory that is given back");
+	must(!gather->in_flight && !gather->writing, "memory that is given back is used by nobody");
+	must(gather->vault->gathers_taken > 0, "what is given back was taken");
+	gather->vault->gathers_taken--;
+	gather_free(gather);
+}
+
+/* ---- disks that do not answer ---- */
+static void gather_was_left(struct gather *gather)
+{
+	if (!gather->in_flight && !gather->writing)
+		gather_free(gather);
+}
+
+/* The owner hears of a write that failed; what was being read is read again, elsewhere. */
+static void gather_leave(struct gather *gather, struct effects *fx)
+{
+	struct vault *vault = gather->vault;
+	struct gather *other = vault->gather_free;
+	if (!other)
+		return;
+	vault->gather_free = other->next;
+	uint8_t *shard = other->shard;
+	*other = *gather;
+	other->shard = shard;
+	other->in_flight = 0;
+	other->writing = false;
+	memcpy(shard, gather->shard, (uint64_t)(vault->n + 1) * vault->shard_bytes_max);
+	gather->left = true;
 	gather->holders = 0;
-	gather->next = gather->vault->gather_free;
-	gather->vault->gather_free = gather;
+	if (gather->writing) {
+		other->written(other, -EIO, fx);
+		return;
+	}
+	other->asked = other->read | other->bad;
+	gather_go_on(other, fx);
+}
+
+void gather_leave_disks(struct vault *vault, struct effects *fx)
+{
+	uint32_t gone = 0;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (!store_usable(vault, i))
+			gone |= 1u << i;
+	for (unsigned i = 0; i < VAULT_GATHER_ALL && gone; i++) {
+		struct gather *gather = &vault->gather[i];
+		bool writes = gather->writing && gone >> gather->target & 1;
+		if (!gather->left && (writes || gather->in_flight & gone))
+			gather_leave(gather, fx);
+	}
 }

@@ -173,6 +173,7 @@ static void commit_sync(struct store *s, const uint16_t file[], uint32_t volumes
 			continue;
 		struct store_io *sync = &s->image.commit.sync[i];
 		sync->io = (struct io){.kind = IO_SYNC, .file = file[i], .done = commit_done};
+		sync->busy = true;
 		s->image.commit.pending++;
 		effects_io(fx, &sync->io);
 	}
@@ -306,6 +307,7 @@ static void slot_shard_written(struct io *io, int32_t result, struct effects *fx
 	struct store *s = write->store;
 	int err = io_error(io, result);
 
+	io->since = 0;
 	s->image.commit.images |= 1u << write->internal[0];
 	if (err)
 		store_fail(s, err, fx);

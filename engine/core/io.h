@@ -28,7 +28,8 @@ enum io_kind {
 struct io {
 	struct io *next;
 	void (*done)(struct io *, int32_t result, struct effects *); /* called by core_step */
-	uint8_t kind;						     /* enum io_kind */
+	ns_t since;    /* set by effects_io: of the turn that wanted it */
+	uint8_t kind;  /* enum io_kind */
 	uint16_t file; /* handle given by disk_file_open */
 	uint64_t offset;
 	uint64_t length; /* sum of the pieces, or of the range */

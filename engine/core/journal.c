@@ -100,6 +100,14 @@ int store_append(struct store *s, struct store_append *item)
 	return 0;
 }
 
+unsigned store_appends_in_flight_max(uint32_t shard_bytes)
+{
+	/* One that is larger than a batch should be goes alone. */
+	uint64_t in_batch = max_u64(BATCH_TOTAL_BYTES_MAX / shard_bytes, 1);
+
+	return BATCHES_IN_FLIGHT_MAX * (unsigned)min_u64(in_batch, BATCH_RECORDS_MAX);
+}
+
 /* ---- segments ---- */
 
 uint64_t journal_freeable_epoch(const struct store *s, uint32_t index)

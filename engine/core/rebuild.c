@@ -76,7 +76,9 @@ static void rebuild_give_up(struct vault *vault, int err, const char *why, struc
 	slot->rebuilding = false;
 	if (slot->store)
 		store_abandon(slot->store);
-	receive_store_gone(vault, vault->rebuild.store, fx);
+	/* It is over for its peers, though its own disk may never answer. */
+	vault->rebuild.holds_fold = false;
+	receive_store_gone(vault, vault->rebuild.store);
 	if (phase == REBUILD_OWN || phase == REBUILD_RECORDING) {
 		vault->meta.incarnation[vault->rebuild.store] = vault->rebuild.incarnation;
 		vault->meta.out |= 1u << vault->rebuild.store;
@@ -158,7 +160,7 @@ void rebuild_prepare(struct vault *vault, struct command *command, struct effect
 
 static bool being_read(const struct vault *vault, unsigned index)
 {
-	for (unsigned i = 0; i < VAULT_GATHER; i++)
+	for (unsigned i = 0; i < VAULT_GATHER_ALL; i++)
 		if (vault->gather[i].in_flight >> index & 1)
 			return true;
 	return false;

@@ -248,6 +248,31 @@ bool store_idle(const struct store *s)
 	       !s->fold.busy;
 }
 
+static void older(ns_t *oldest, const struct io *io, bool busy)
+{
+	if (busy)
+		*oldest = min_u64(*oldest, io->since);
+}
+
+ns_t store_oldest(const struct store *s)
+{
+	ns_t oldest = NS_NEVER;
+
+	older(&oldest, &s->superblock.io, s->superblock.busy);
+	for (unsigned i = 0; i < BATCHES_IN_FLIGHT_MAX; i++)
+		older(&oldest, &s->journal.batch[i].io, s->journal.batch[i].busy);
+	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)
+		older(&oldest, &s->image.commit.sync[i].io, s->image.commit.sync[i].busy);
+	for (unsigned i = 0; i < COMMIT_PAGES_IN_FLIGHT_MAX; i++)
+		older(&oldest, &s->image.commit.page[i].io, s->image.commit.page[i].busy);
+	/* The reads of a run begin together. */
+	for (unsigned i = 0; i < FOLD_RUNS_MAX; i++) {
+		const struct fold_run *run = &s->fold.run[i];
+		older(&oldest, run->reads_left ? &run->read[0].io : &run->write, run->busy);
+	}
+	return oldest;
+}
+
 const struct store_config *store_config_of(const struct store *s)
 {
 	return &s->config;

@@ -107,6 +107,10 @@ void store_open(struct store *, struct effects *);
 /* The caller has found the store gone, or another's: nothing more is written to it. */
 void store_abandon(struct store *);
 enum store_state store_state_of(const struct store *);
+/* Since when its oldest operation has been with the disk; NS_NEVER: none is. Those of a store_read
+ * and of a store_slot_write are not counted: their io.since says it, and is 0 when it is not there.
+ */
+ns_t store_oldest(const struct store *);
 /* Of one that is out: none of its own operations is under way, and its memory may be used again. */
 bool store_idle(const struct store *);
 const struct uuid *store_id(const struct store *);
@@ -135,6 +139,8 @@ struct store_append {
 		     struct effects *); /* durable, or the store is out */
 	void *owner;			/* the caller's */
 };
+/* How many of them, of this size at least, its disk may be working on at once. */
+unsigned store_appends_in_flight_max(uint32_t shard_bytes);
 /* -ENOSPC when the journal has no room (nothing is queued); -EIO when the store is not ready. A
  * batch leaves when one is full or none is in flight: store_turn, called once at the end of each
  * turn, closes it. */

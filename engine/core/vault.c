@@ -274,7 +274,7 @@ void vault_store_out(struct vault *vault, unsigned index, int err, struct effect
 	bool counted = slot->in_service;
 	slot->in_service = slot->rebuilding = false;
 	vault->folding &= ~(1u << index);
-	receive_store_gone(vault, index, fx);
+	receive_store_gone(vault, index);
 	gather_orphan_store(vault, index);
 	if (!counted)
 		return;
@@ -692,6 +692,7 @@ void vault_turn(struct vault *vault, struct effects *fx)
 	scrub_turn(vault, fx);
 	promote_turn(vault, fx);
 	serve_turn(vault, fx);
+	watch_turn(vault, fx);
 	stores_turn(vault, fx);
 	points_say(vault, fx);
 }

@@ -27,6 +27,8 @@ enum record_phase { PHASE_FREE, PHASE_ARRIVING, PHASE_ENOUGH, PHASE_WHOLE, PHASE
 enum {
 	VAULT_FRAGMENTS_MAX = 256,
 	VAULT_GATHER = 32, /* blocks being read at once, for serving, repair and scrub */
+	/* and as many that disks which do not answer have not given back */
+	VAULT_GATHER_ALL = 2 * VAULT_GATHER,
 };
 
 struct vault;
@@ -43,9 +45,13 @@ struct arriving {
 	uint32_t appending; /* mask of stores that have not finished */
 	uint32_t waiting;   /* mask of stores whose journal had no room */
 	uint32_t shard_bytes, cut_bytes;
+	/* masks: stores that are out and whose disk may still read a shard of this or of an earlier
+	 * record of the slot; shards whose place is elsewhere, since it was left to such a disk */
+	uint32_t left, moved;
 	struct record record; /* shard fields are per store */
 	uint32_t crc[SHARDS_MAX];
 	struct store_append append[SHARDS_MAX];
+	uint8_t *elsewhere[SHARDS_MAX];
 	uint32_t column[VAULT_FRAGMENTS_MAX]; /* mask of columns present, by fragment */
 };
 
@@ -66,7 +72,9 @@ struct gather {
 	 * few -EIO, -ENODATA, or -ESTALE when the version was folded away meanwhile: find again */
 	void (*done)(struct gather *, int result, struct effects *);
 	bool want_all; /* read every holder (scrub), not just k */
-	bool by_lsn; /* the version of that lsn in the journals (refill), not the block's newest */
+	bool by_lsn;  /* the version of that lsn in the journals (refill), not the block's newest */
+	bool writing; /* append or slot_write is with the store target */
+	bool left;    /* its owner goes on with another one; it waits for its operations */
 	bool issuing, stale;
 	uint8_t stale_retries, stale_finds;
 	uint8_t opinion; /* next store whose header may say otherwise */
@@ -89,7 +97,8 @@ struct vault_store {
 	/* of the records in memory: how many it has not finished, and the highest it was given */
 	unsigned appending;
 	lsn_t appended;
-	lsn_t unreadable; /* above its floor: what its peers cannot give it */
+	lsn_t unreadable;   /* above its floor: what its peers cannot give it */
+	uint8_t slow_looks; /* so many times in a row its disk was found not to answer */
 	struct store_superblock_write write;
 	bool writing;
 	char subject[NAME_BYTES_MAX + 16];
@@ -142,8 +151,14 @@ struct vault {
 		struct arriving *head, *tail;
 	} enough;	  /* those in PHASE_ENOUGH, in the order in which they came to it */
 	bool room_wanted; /* some wait for a journal */
-	lsn_t base;	  /* all up to here are done with in memory */
-	lsn_t head;	  /* the primary has sent up to here */
+	/* places for shards, for those that disks which do not answer still read */
+	struct {
+		uint8_t **place;
+		unsigned count;
+		bool wanted; /* there were too few */
+	} spare;
+	lsn_t base; /* all up to here are done with in memory */
+	lsn_t head; /* the primary has sent up to here */
 	ns_t points_said;
 	uint32_t points_mask; /* stores in service when points were last worked out */
 	bool points_changed;
@@ -154,6 +169,8 @@ struct vault {
 	uint32_t folding;      /* mask of stores at it */
 	/* gathers (gather.c) */
 	struct gather *gather, *gather_free;
+	unsigned gathers_taken;
+	ns_t looked_at; /* vault_watch.c */
 	/* refill.c: brings lagging and rebuilt stores up to the consistent point */
 	struct {
 		bool active;
@@ -268,7 +285,8 @@ void receive_drop_partial(struct vault *);
 /* Whether the journal of the store takes this record and then still has room for every record that
  * the store lacks below it (docs/semantics.md "Fold"). */
 bool receive_fits(const struct vault *, unsigned index, lsn_t);
-void receive_store_gone(struct vault *, unsigned index, struct effects *);
+/* The store is out: no record waits for it, nor for what its disk still works on. */
+void receive_store_gone(struct vault *, unsigned index);
 ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is waited for */
 /* vault_points.c */
 void points_turn(struct vault *, struct effects *);
@@ -313,6 +331,11 @@ int gather_rebuild(struct gather *, uint32_t want);
 void gather_append(struct gather *, unsigned index, struct effects *);
 void gather_write_slot(struct gather *, unsigned index, struct effects *);
 void gather_orphan_store(struct vault *, unsigned index);
+/* Gathers that wait for the disk of a store that is out are begun again, without it, in other
+ * memory. */
+void gather_leave_disks(struct vault *, struct effects *);
+/* vault_watch.c: waits that would not end. */
+void watch_turn(struct vault *, struct effects *);
 /* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
 void refill_turn(struct vault *, struct effects *);
 /* The three orders of a rebuild. */

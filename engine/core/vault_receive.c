@@ -13,7 +13,36 @@ static struct arriving *slot_of(const struct vault *vault, lsn_t lsn)
 	return &vault->arriving[lsn % vault->arriving_count];
 }
 
+static uint8_t *slot_shard(const struct vault *vault, const struct arriving *slot, unsigned index)
+{
+	if (__builtin_expect(slot->moved >> index & 1, 0))
+		return slot->elsewhere[index];
+	return slot->shard + (uint64_t)index * vault->shard_bytes_max;
+}
+
 /* ---- memory ---- */
+/* Acknowledgements go on without n - w stores: as many disks may keep places for good. */
+static bool spare_new(struct vault *vault)
+{
+	uint32_t shard_bytes_min = vault->shard_bytes_max;
+	for (unsigned i = 0; i < vault->config->volume_count; i++)
+		shard_bytes_min = (uint32_t)min_u64(
+			shard_bytes_min, shard_bytes_of(vault->config->geometry,
+							vault->config->volume[i].block_bytes));
+	uint64_t each =
+		min_u64(store_appends_in_flight_max(shard_bytes_min), vault->arriving_count);
+	uint64_t count = each * (vault->n - vault->quorum.w);
+	vault->spare.place = tools_memory(vault->tools, count * sizeof *vault->spare.place);
+	uint8_t *shards = tools_memory(vault->tools, count * vault->shard_bytes_max);
+	if (!vault->spare.place || !shards)
+		return false;
+	while (vault->spare.count < count) {
+		vault->spare.place[vault->spare.count++] = shards;
+		shards += vault->shard_bytes_max;
+	}
+	return true;
+}
+
 bool receive_new(struct vault *vault)
 {
 	uint64_t record = (uint64_t)vault->shard_bytes_max * vault->n;
@@ -28,7 +57,7 @@ bool receive_new(struct vault *vault)
 		vault->arriving[i].shard = shards + i * record;
 		vault->arriving[i].vault = vault;
 	}
-	return true;
+	return spare_new(vault);
 }
 
 static void slot_clear(struct arriving *slot)
@@ -87,14 +116,38 @@ bool receive_fits(const struct vault *vault, unsigned index, lsn_t lsn)
 	return room > lacking;
 }
 
+/* The disk of a store that is out may read the shard for ever: it keeps that place, and the append
+ * in the slot, which no other store uses. The record goes on without. */
+static void record_leave(struct vault *vault, struct arriving *slot, unsigned index)
+{
+	if (slot->append[index].shard) {
+		if (!vault->spare.count) {
+			vault->spare.wanted = true;
+			return;
+		}
+		slot->elsewhere[index] = vault->spare.place[--vault->spare.count];
+		slot->moved |= 1u << index;
+	}
+	slot->left |= 1u << index;
+	slot->appending &= ~(1u << index);
+}
+
 static void record_appended(struct store_append *append, int result, struct effects *fx)
 {
 	struct arriving *slot = append->owner;
+	struct vault *vault = slot->vault;
 	unsigned index = append->record.shard;
+	vault->store[index].appending--;
+	if (slot->left >> index & 1) {
+		slot->left &= ~(1u << index);
+		if (append->shard)
+			vault->spare.place[vault->spare.count++] =
+				(uint8_t *)(uintptr_t)append->shard;
+		return;
+	}
 	slot->appending &= ~(1u << index);
-	slot->vault->store[index].appending--;
 	/* A failed store has told vault_store_out itself. */
-	record_finish(slot->vault, slot);
+	record_finish(vault, slot);
 }
 
 static void record_append(struct vault *vault, struct arriving *slot, unsigned index)
@@ -105,12 +158,12 @@ static void record_append(struct vault *vault, struct arriving *slot, unsigned i
 	    ranges_contains(store_held(store->store), slot->record.lsn))
 		return;
 	struct store_append *append = &slot->append[index];
-	const uint8_t *shard = slot->shard + (uint64_t)index * vault->shard_bytes_max;
+	must(!(slot->left >> index & 1), "a store that takes records has given all back");
 	*append = (struct store_append){
 		.record = slot->record, .done = record_appended, .owner = slot};
 	append->record.shard = (uint8_t)index;
 	if (record_kind_has_payload(slot->record.kind)) {
-		append->shard = shard;
+		append->shard = slot_shard(vault, slot, index);
 		append->record.shard_bytes = slot->shard_bytes;
 		append->record.shard_crc = slot->crc[index];
 	}
@@ -134,8 +187,7 @@ static bool record_checks(struct vault *vault, struct arriving *slot)
 	unsigned k = slot->record.geometry.k;
 	uint32_t block_crc = 0;
 	for (unsigned i = 0; i < vault->n; i++)
-		slot->crc[i] = crc32c(slot->shard + (uint64_t)i * vault->shard_bytes_max,
-				      slot->shard_bytes);
+		slot->crc[i] = crc32c(slot_shard(vault, slot, i), slot->shard_bytes);
 	block_crc = slot->crc[0];
 	for (unsigned i = 1; i < k; i++)
 		block_crc =
@@ -155,7 +207,7 @@ static void record_rebuild(struct vault *vault, struct arriving *slot)
 		uint32_t offset = f * slot->cut_bytes;
 		uint32_t length = (uint32_t)min_u64(slot->cut_bytes, slot->shard_bytes - offset);
 		for (unsigned i = 0; i < vault->n; i++)
-			column[i] = slot->shard + (uint64_t)i * vault->shard_bytes_max + offset;
+			column[i] = slot_shard(vault, slot, i) + offset;
 		int result = stripe_rebuild(vault->stripe, column, present, want, length);
 		must(result == 0, "a record with enough columns rebuilds");
 		computed = true;
@@ -188,11 +240,14 @@ static void record_whole(struct vault *vault, struct arriving *slot, struct effe
 	record_finish(vault, slot);
 }
 
-void receive_store_gone(struct vault *vault, unsigned index, struct effects *fx)
+void receive_store_gone(struct vault *vault, unsigned index)
 {
 	for (unsigned i = 0; i < vault->arriving_count; i++) {
-		vault->arriving[i].waiting &= ~(1u << index);
-		record_finish(vault, &vault->arriving[i]);
+		struct arriving *slot = &vault->arriving[i];
+		slot->waiting &= ~(1u << index);
+		if (slot->appending >> index & 1)
+			record_leave(vault, slot, index);
+		record_finish(vault, slot);
 	}
 }
 
@@ -287,8 +342,7 @@ static void slot_take(struct vault *vault, struct arriving *slot, const struct w
 	}
 	unsigned f = shard->offset / shard->cut_bytes, column = shard->record.shard;
 	uint32_t length = (uint32_t)min_u64(slot->cut_bytes, slot->shard_bytes - shard->offset);
-	memcpy(slot->shard + (uint64_t)column * vault->shard_bytes_max + shard->offset, payload,
-	       length);
+	memcpy(slot_shard(vault, slot, column) + shard->offset, payload, length);
 	slot->column[f] |= 1u << column;
 	if (__builtin_popcount(slot->column[f]) == slot->record.geometry.k &&
 	    ++slot->fragments_enough == slot->fragments)
@@ -344,8 +398,7 @@ void vault_shard_received(struct vault *vault, const struct wire_shard *shard,
 	if (slot->phase == PHASE_ENOUGH) {
 		/* The rest arrives after all: it need not be computed. */
 		unsigned f = shard->offset / shard->cut_bytes, column = shard->record.shard;
-		memcpy(slot->shard + (uint64_t)column * vault->shard_bytes_max + shard->offset,
-		       payload, payload_bytes);
+		memcpy(slot_shard(vault, slot, column) + shard->offset, payload, payload_bytes);
 		slot->column[f] |= 1u << column;
 		return;
 	}

@@ -368,22 +368,6 @@ static void fault_path(struct world *w)
 	w->path_cut[path] = false;
 }
 
-/* Some stores do not answer for a while, and catch up later; k of them go on. */
-static void fault_stall(struct world *w)
-{
-	const struct core_group *group = &w->start[SITE_VAULT].group[0];
-	unsigned n = geometry_n(w->options.geometry), m = w->options.geometry.m;
-	unsigned count = m ? 1 + (unsigned)chance_below(&w->chance, m) : 0;
-	unsigned first = (unsigned)chance_below(&w->chance, n);
-	ns_t until = w->now + chance_below(&w->chance, 3 * NS_PER_S);
-	for (unsigned i = 0; i < count; i++)
-		w->site[SITE_VAULT].file[group->store[(first + i) % n].files.journal].stalled =
-			until;
-	world_run(w, w->now + chance_below(&w->chance, 2 * (until - w->now)), NULL);
-	if (!w->failed && chance_permille(&w->chance, 500))
-		branch(w);
-}
-
 /* Writes need w stores, and a failover survives the loss of w - k. */
 static bool store_spend(struct world *w, unsigned index)
 {
@@ -394,6 +378,42 @@ static bool store_spend(struct world *w, unsigned index)
 	w->store_spent[index] = true;
 	w->stores_lost++;
 	return true;
+}
+
+/* A disk does not answer, for so long that its store goes out, and may answer after that. */
+static bool fault_hang(struct world *w)
+{
+	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
+	struct site *site = &w->site[SITE_VAULT];
+	const struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
+	if (!store_spend(w, index))
+		return false;
+	world_say(w, "store %u hangs", index);
+	ns_t until = w->now + chance_between(&w->chance, 2 * NS_PER_S, 40 * NS_PER_S);
+	for (unsigned i = files->superblock; i <= files->slots[w->options.volumes - 1]; i++) {
+		site->file[i].hung = true;
+		site->file[i].stalled = until;
+	}
+	world_run(w, w->now + chance_below(&w->chance, 16 * NS_PER_S), NULL);
+	return true;
+}
+
+/* Some stores do not answer for a while, and catch up later; k of them go on. */
+static void fault_stall(struct world *w)
+{
+	const struct core_group *group = &w->start[SITE_VAULT].group[0];
+	unsigned n = geometry_n(w->options.geometry), m = w->options.geometry.m;
+	unsigned count = m ? 1 + (unsigned)chance_below(&w->chance, m) : 0;
+	unsigned first = (unsigned)chance_below(&w->chance, n);
+	if (chance_permille(&w->chance, 600) && fault_hang(w))
+		return;
+	ns_t until = w->now + chance_below(&w->chance, 3 * NS_PER_S);
+	for (unsigned i = 0; i < count; i++)
+		w->site[SITE_VAULT].file[group->store[(first + i) % n].files.journal].stalled =
+			until;
+	world_run(w, w->now + chance_below(&w->chance, 2 * (until - w->now)), NULL);
+	if (!w->failed && chance_permille(&w->chance, 500))
+		branch(w);
 }
 
 /* A store's disk begins to fail, or to lie, or the store comes and goes. */

@@ -281,6 +281,11 @@ static void disk_kill(struct world *world, struct site *site)
 
 void disk_crash(struct world *world, struct site *site, enum crash kind)
 {
+	for (unsigned i = 0; i < site->file_count; i++)
+		if (site->file[i].hung) {
+			site->file[i].hung = false;
+			site->file[i].stalled = 0;
+		}
 	if (kind == CRASH_PROCESS) {
 		disk_kill(world, site);
 		return;

@@ -267,6 +267,28 @@ static void store_fails(void)
 	tell_vault();
 }
 
+/* Three windows of writes while one disk does not answer, and some when it does again. */
+static void disk_hangs(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	const struct store_files *files = &world.start[SITE_VAULT].group[0].store[1].files;
+	for (unsigned i = files->superblock; i <= files->slots[0]; i++)
+		world.site[SITE_VAULT].file[i].stalled = world.now + 30 * NS_PER_S;
+	world_say(&world, "the disk of store 1 hangs; writes 96 blocks");
+	for (unsigned i = 0; i < 6; i++)
+		ask(OP_WRITE, 0, 16);
+	world_run(&world, world.now + 9 * NS_PER_S, NULL);
+	world_say(&world, "9 s later: %s", world.in_flight ? "some wait" : "none waits");
+	answers();
+	world_say(&world, "recorded as out on %u others", recorded_out(1));
+	world_run(&world, world.now + 30 * NS_PER_S, NULL);
+	world_say(&world, "the disk answers again");
+	writes(1, 4);
+	rest();
+	tell_vault();
+}
+
 static void both_dark(void)
 {
 	begin((struct geometry){2, 2}, 3);
@@ -424,6 +446,19 @@ static const struct story {
 	 "writes 3 blocks from 2\n"
 	 "answered\n"
 	 "vault vault: floors 5 0 5 5, durable 5, consistent 5, 0 repaired\n"},
+	{"disk hangs", disk_hangs,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "the disk of store 1 hangs; writes 96 blocks\n"
+	 "9 s later: some wait\n"
+	 "site 1: its disk has not answered for 10 s\n"
+	 "site 1: store 1 is out (errno 110): casemate store rebuild brings it back\n"
+	 "answered\n"
+	 "recorded as out on 3 others\n"
+	 "the disk answers again\n"
+	 "writes 4 blocks from 1\n"
+	 "answered\n"
+	 "vault vault: floors 101 0 101 101, durable 101, consistent 101, 0 repaired\n"},
 	{"both dark", both_dark,
 	 "writes 6 blocks from 0\n"
 	 "answered\n"

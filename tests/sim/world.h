@@ -61,6 +61,7 @@ struct file {
 	bool forgets;
 	bool lies;    /* says that it syncs, and does not */
 	ns_t stalled; /* until then nothing completes */
+	bool hung;    /* stalled until its machine is started again */
 	ns_t slow;    /* how much longer each operation may take */
 };
 struct pending {

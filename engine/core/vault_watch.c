@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a vault waits for and would wait for without end, looked for a few times a second. A store
+ * whose disk does not answer goes out of service, as if a write to it had failed, where the others
+ * can go on without it (docs/semantics.md "stores"). */
+#include "vault.h"
+
+#include <errno.h>
+
+static const ns_t disk_patience_ns = 10 * NS_PER_S, look_interval_ns = 250 * NS_PER_MS;
+
+/* A machine that stood still finds its disks slow once, not so many times in a row. */
+enum { LOOKS = 4 };
+
+/* Nothing more is asked of the store; what waits in it is answered. */
+static void store_give_up(struct vault *vault, unsigned index, int err, struct effects *fx)
+{
+	struct store *store = vault->store[index].store;
+	store_abandon(store);
+	store_turn(store, fx);
+	vault_store_out(vault, index, err, fx);
+}
+
+/* Stores by which acknowledgements go on, or a promoted site can be opened again. */
+static bool enough(const struct vault *vault, uint32_t mask)
+{
+	unsigned least =
+		vault->state == VAULT_READY ? vault->quorum.w : points_open_min(vault->quorum);
+	return (unsigned)__builtin_popcount(mask) >= least;
+}
+
+/* ---- disks that do not answer ---- */
+static void older(ns_t *oldest, const struct io *io, bool busy)
+{
+	if (busy && io->since)
+		*oldest = min_u64(*oldest, io->since);
+}
+
+static ns_t oldest_of(const struct vault *vault, unsigned index)
+{
+	ns_t oldest = store_oldest(vault->store[index].store);
+	for (unsigned i = 0; i < VAULT_GATHER_ALL; i++) {
+		const struct gather *gather = &vault->gather[i];
+		older(&oldest, &gather->shard_read[index].io, gather->in_flight >> index & 1);
+		older(&oldest, &gather->slot_write.io, gather->writing && gather->target == index);
+	}
+	return oldest;
+}
+
+/* Mask of the stores whose disk has kept an operation for too long, for some looks. */
+static uint32_t slow_stores(struct vault *vault, ns_t now)
+{
+	uint32_t slow = 0;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct vault_store *slot = &vault->store[i];
+		bool asked = slot->in_service || slot->rebuilding;
+		ns_t oldest = asked ? oldest_of(vault, i) : NS_NEVER;
+		if (oldest == NS_NEVER || now - oldest < disk_patience_ns)
+			slot->slow_looks = 0;
+		else if (slot->slow_looks <= LOOKS)
+			slot->slow_looks++;
+		if (slot->slow_looks >= LOOKS)
+			slow |= 1u << i;
+	}
+	return slow;
+}
+
+static void slow_turn(struct vault *vault, struct effects *fx)
+{
+	uint32_t slow = slow_stores(vault, fx->now);
+	uint32_t others = vault_in_service(vault) & ~slow;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct vault_store *slot = &vault->store[i];
+		if (!(slow >> i & 1))
+			continue;
+		bool out = slot->rebuilding || enough(vault, others);
+		if (out || slot->slow_looks == LOOKS)
+			effects_note(
+				fx, NOTE_ERROR, slot->subject,
+				out ? "its disk has not answered for %llu s"
+				    : "its disk has not answered for %llu s, and too few other "
+				      "stores are in service to go on without it",
+				NOTE_NUMBERS(disk_patience_ns / NS_PER_S, 0, 0));
+		if (out)
+			store_give_up(vault, i, -ETIMEDOUT, fx);
+	}
+}
+
+/* ---- a few times a second ---- */
+/* What a disk still holds of a store that is out, nobody waits for. */
+static void leave_disks(struct vault *vault, struct effects *fx)
+{
+	gather_leave_disks(vault, fx);
+	if (!vault->spare.wanted)
+		return;
+	vault->spare.wanted = false;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].appending && !vault->store[i].in_service &&
+		    !vault->store[i].rebuilding)
+			receive_store_gone(vault, i);
+}
+
+void watch_turn(struct vault *vault, struct effects *fx)
+{
+	if (fx->now - vault->looked_at < look_interval_ns)
+		return;
+	vault->looked_at = fx->now;
+	slow_turn(vault, fx);
+	leave_disks(vault, fx);
+}
