@@ -143,6 +143,99 @@ static void test_rebuild_under_load(void **state)
 	}
 }
 
+/* How many others have a superblock that says so. */
+static unsigned recorded_out(struct rig *rig, unsigned store)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++) {
+		bool out = false;
+		const struct rig_file *file = rig_file(rig, rig->config.store[i].files.superblock);
+		for (unsigned copy = 0; copy < 2; copy++) {
+			static struct store_group group;
+			const uint8_t *at = file->bytes + copy * STORE_SUPERBLOCK_BYTES;
+			out |= store_superblock_decode(at, &group, NULL, NULL, NULL, NULL, NULL,
+						       NULL) == 0 &&
+			       group.out >> store & 1;
+		}
+		count += out && i != store;
+	}
+	return count;
+}
+
+static void ignored(struct store_append *append, int result, struct effects *fx) {}
+
+/* ---- what a store cannot be given ---- */
+/* Fewer than k of the shards of one record can be read, long after it became durable: those that
+ * lack it would hold the fold for ever. */
+static void test_unreadable_under_load(void **state)
+{
+	static const struct {
+		unsigned number;
+		uint8_t quorum;
+		uint32_t away, damaged, out;
+	} rows[] = {{1, 5, 0x20, 0x03, 0x20}, {2, 4, 0x30, 0x04, 0x30}, {3, 6, 0x20, 0x03, 0}};
+	static uint8_t shards[RIG_STORES_MAX * BLOCK_BYTES_MAX];
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_new(four_two, rows[i].quorum, SEGMENT);
+		rig->config.window_bytes = 1;
+		rig_start(rig, ALL & ~rows[i].away);
+		rig_open_span(rig);
+		for (unsigned more = 0; more < 60; more++)
+			load_turn(rig);
+		rig_write(rig, 0, 45, RECORD_DATA, 0);
+		lsn_t lsn = rig->lsn;
+		uint32_t bytes = rig_shard_bytes(rig, 0);
+		memcpy(shards, rig->shard, (size_t)RIG_STORES_MAX * bytes);
+		load_turn(rig);
+		rig_settle(rig);
+		rig_stop(rig);
+		rig->fate = reads_slowly;
+		rig_start(rig, ALL);
+		for (unsigned s = 0; s < RIG_STORES_MAX; s++)
+			if (rows[i].damaged >> s & 1)
+				assert_int_equal(rig_damage(rig, s, shards + s * bytes, bytes), 1);
+		rig_open_span(rig);
+		if (!rows[i].out) {
+			for (unsigned turns = 0; turns < 30000; turns++)
+				load_turn(rig);
+			assert_int_equal(rig->vault->store[5].floor, lsn - 1);
+			assert_non_null(strstr(rig->last_note, "too few other stores"));
+			assert_int_equal(vault_in_service(rig->vault), ALL);
+			rig_free(rig);
+			continue;
+		}
+		load_goes_on(rig, 600, "a record is lost");
+		assert_int_equal(vault_in_service(rig->vault), ALL & ~rows[i].out);
+		for (unsigned s = 0; s < RIG_STORES_MAX; s++)
+			if (rows[i].out >> s & 1)
+				assert_true(recorded_out(rig, s) >= rows[i].quorum);
+		equal_without(rig, rows[i].out);
+	}
+}
+
+/* A journal full of what comes after what it lacks, as crashes could leave it. */
+static void test_no_room_for_what_is_lacking(void **state)
+{
+	static struct store_append append[1024];
+	struct rig *rig = rig_of(ALL);
+	rig_seal(rig, 0, 1, RECORD_DATA, 7, rig->lsn + 10000);
+	/* Each settled by itself, so that batches do not share their headers. */
+	unsigned count = 0;
+	for (int result = 0; result == 0; count++) {
+		append[count] = (struct store_append){.record = rig->record, .done = ignored};
+		append[count].record.shard = 4;
+		append[count].record.lsn += count;
+		append[count].shard = rig->shard + 4 * rig_shard_bytes(rig, 0);
+		result = store_append(rig->vault->store[4].store, &append[count]);
+		rig_settle(rig);
+	}
+	assert_int_equal(store_journal_room(rig->vault->store[4].store), 0);
+	load_goes_on(rig, 600, "no room");
+	assert_int_equal(vault_in_service(rig->vault), 0x2f);
+	assert_true(recorded_out(rig, 4) >= 5);
+	equal_without(rig, 0x10);
+}
+
 /* ---- disks that do not answer ---- */
 enum { ANY = 0, IN_JOURNAL, IN_SUPERBLOCK, IN_IMAGE, IN_SLOTS, READING };
 static struct {
@@ -173,25 +266,6 @@ static int hanging(struct rig *rig, const struct io *io)
 		if (hang.stores >> i & 1 && hangs_there(rig, io, i))
 			return hang.ended ? hang.late : RIG_HANGS;
 	return 0;
-}
-
-/* How many others have a superblock that says so. */
-static unsigned recorded_out(struct rig *rig, unsigned store)
-{
-	unsigned count = 0;
-	for (unsigned i = 0; i < geometry_n(rig->geometry); i++) {
-		bool out = false;
-		const struct rig_file *file = rig_file(rig, rig->config.store[i].files.superblock);
-		for (unsigned copy = 0; copy < 2; copy++) {
-			static struct store_group group;
-			const uint8_t *at = file->bytes + copy * STORE_SUPERBLOCK_BYTES;
-			out |= store_superblock_decode(at, &group, NULL, NULL, NULL, NULL, NULL,
-						       NULL) == 0 &&
-			       group.out >> store & 1;
-		}
-		count += out && i != store;
-	}
-	return count;
 }
 
 /* Under load until they are out. Nothing is acknowledged without them that is not recorded. */
@@ -398,6 +472,8 @@ int main(void)
 		cmocka_unit_test(test_hang_of_too_many),
 		cmocka_unit_test(test_hang_of_reads),
 		cmocka_unit_test(test_hang_of_a_rebuild),
+		cmocka_unit_test(test_unreadable_under_load),
+		cmocka_unit_test(test_no_room_for_what_is_lacking),
 		cmocka_unit_test(test_refill_under_load),
 		cmocka_unit_test(test_rebuild_under_load),
 	};

@@ -396,8 +396,15 @@ static void filling_turn(struct vault *vault, struct effects *fx)
 		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
 		return;
 	}
-	if (slot->floor < max_u64(vault->durable, vault->rebuild.point))
+	if (slot->floor < max_u64(vault->durable, vault->rebuild.point)) {
+		/* Nothing is folded while it is filled: no room will be made. */
+		if (!store_journal_room(slot->store) && store_oldest(slot->store) == NS_NEVER)
+			rebuild_give_up(vault, -ENOSPC,
+					"its journal has no room for all that the others hold: try "
+					"again when less is written",
+					fx);
 		return;
+	}
 	struct store_group meta = vault->meta;
 	meta.incarnation[index] = vault->rebuild.incarnation;
 	meta.out &= ~(1u << index);

@@ -30,6 +30,9 @@ static void refill_end(struct gather *gather)
 
 static void unreadable(struct vault *vault, lsn_t lsn, struct effects *fx)
 {
+	struct vault_store *slot = &vault->store[vault->refill.store];
+	if (slot->unreadable <= slot->floor || slot->unreadable > lsn)
+		slot->unreadable = lsn;
 	vault->refill.unreadable++;
 	vault->refill.pause_until = fx->now + unreadable_pause_ns;
 	if (!vault->refill.noted)

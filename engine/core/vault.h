@@ -97,8 +97,10 @@ struct vault_store {
 	/* of the records in memory: how many it has not finished, and the highest it was given */
 	unsigned appending;
 	lsn_t appended;
-	lsn_t unreadable;   /* above its floor: what its peers cannot give it */
-	uint8_t slow_looks; /* so many times in a row its disk was found not to answer */
+	lsn_t unreadable; /* above its floor: what its peers cannot give it */
+	/* so many times in a row its disk was found not to answer; it was found to hold the fold
+	 * back for good */
+	uint8_t slow_looks, stuck_looks;
 	struct store_superblock_write write;
 	bool writing;
 	char subject[NAME_BYTES_MAX + 16];

@@ -8,8 +8,9 @@
 
 static const ns_t disk_patience_ns = 10 * NS_PER_S, look_interval_ns = 250 * NS_PER_MS;
 
-/* A machine that stood still finds its disks slow once, not so many times in a row. */
-enum { LOOKS = 4 };
+/* A machine that stood still finds its disks slow once, not so many times in a row; what is stuck
+ * stays so. */
+enum { SLOW_LOOKS = 4, STUCK_LOOKS = 8 };
 
 /* Nothing more is asked of the store; what waits in it is answered. */
 static void store_give_up(struct vault *vault, unsigned index, int err, struct effects *fx)
@@ -56,9 +57,9 @@ static uint32_t slow_stores(struct vault *vault, ns_t now)
 		ns_t oldest = asked ? oldest_of(vault, i) : NS_NEVER;
 		if (oldest == NS_NEVER || now - oldest < disk_patience_ns)
 			slot->slow_looks = 0;
-		else if (slot->slow_looks <= LOOKS)
+		else if (slot->slow_looks <= SLOW_LOOKS)
 			slot->slow_looks++;
-		if (slot->slow_looks >= LOOKS)
+		if (slot->slow_looks >= SLOW_LOOKS)
 			slow |= 1u << i;
 	}
 	return slow;
@@ -73,7 +74,7 @@ static void slow_turn(struct vault *vault, struct effects *fx)
 		if (!(slow >> i & 1))
 			continue;
 		bool out = slot->rebuilding || enough(vault, others);
-		if (out || slot->slow_looks == LOOKS)
+		if (out || slot->slow_looks == SLOW_LOOKS)
 			effects_note(
 				fx, NOTE_ERROR, slot->subject,
 				out ? "its disk has not answered for %llu s"
@@ -82,6 +83,66 @@ static void slow_turn(struct vault *vault, struct effects *fx)
 				NOTE_NUMBERS(disk_patience_ns / NS_PER_S, 0, 0));
 		if (out)
 			store_give_up(vault, i, -ETIMEDOUT, fx);
+	}
+}
+
+/* ---- stores that cannot be given what they lack ---- */
+/* Too few of its peers can read it, or there is no room for it and nothing that makes some. */
+static bool store_stuck(const struct vault_store *slot)
+{
+	bool full = !store_journal_room(slot->store) && store_oldest(slot->store) == NS_NEVER;
+	return full || slot->unreadable == slot->floor + 1;
+}
+
+/* Mask of those that hold the fold back while records wait for the room that it would make. */
+static uint32_t stuck_stores(struct vault *vault)
+{
+	bool wanted = vault->state == VAULT_READY && vault->room_wanted && !vault->fold_version &&
+		      !vault_fold_held(vault);
+	uint32_t stuck = 0;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct vault_store *slot = &vault->store[i];
+		bool here = slot->in_service && slot->floor <= vault->meta.fold_point;
+		if (!wanted || !here || !store_stuck(slot))
+			slot->stuck_looks = 0;
+		else if (slot->stuck_looks <= STUCK_LOOKS)
+			slot->stuck_looks++;
+		if (slot->stuck_looks >= STUCK_LOOKS)
+			stuck |= 1u << i;
+	}
+	return stuck;
+}
+
+static bool folds_without(const struct vault *vault, uint32_t stuck)
+{
+	bool folds = vault->consistent > vault->meta.fold_point;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service && !(stuck >> i & 1))
+			folds &= vault->store[i].floor > vault->meta.fold_point;
+	return folds;
+}
+
+/* docs/semantics.md "fold": as long as it can, a store that is behind stays in service. */
+static void stuck_turn(struct vault *vault, struct effects *fx)
+{
+	uint32_t stuck = stuck_stores(vault);
+	bool out = enough(vault, vault_in_service(vault) & ~stuck);
+	if (!stuck || !folds_without(vault, stuck))
+		return;
+	for (unsigned i = 0; i < vault->n; i++) {
+		struct vault_store *slot = &vault->store[i];
+		if (!(stuck >> i & 1))
+			continue;
+		bool unreadable = slot->unreadable == slot->floor + 1;
+		if (out || slot->stuck_looks == STUCK_LOOKS)
+			effects_note(
+				fx, NOTE_ERROR, slot->subject,
+				out ? "it cannot be given lsn %llu, and the journals are full"
+				    : "it cannot be given lsn %llu, the journals are full, and "
+				      "too few other stores are in service to go on without it",
+				NOTE_NUMBERS(slot->floor + 1, 0, 0));
+		if (out)
+			store_give_up(vault, i, unreadable ? -ENODATA : -ENOSPC, fx);
 	}
 }
 
@@ -105,5 +166,6 @@ void watch_turn(struct vault *vault, struct effects *fx)
 		return;
 	vault->looked_at = fx->now;
 	slow_turn(vault, fx);
+	stuck_turn(vault, fx);
 	leave_disks(vault, fx);
 }
