@@ -207,6 +207,71 @@ static void time_that_stands_or_goes_back_gives_nothing(void **state)
 	assert_int_equal(1, pace_empty(&pace, 1));
 }
 
+/* Nothing is lost between two fills, however short they are: what came out since the bucket was
+ * empty is rate * time, to the byte. Starts a year after the clock did. */
+static void bytes_are_rate_times_time(void **state)
+{
+	static const struct {
+		int number;
+		uint64_t rate; /* bytes per second */
+		ns_t step;
+		uint32_t steps, datagram, expected;
+	} rows[] = {
+		{1, 1, NS_PER_S, 100, 1, 100},
+		{2, 125, 100 * NS_PER_S, 10, 1, 125000}, /* 1 kbit/s */
+		{3, 125, NS_PER_US, 1000000, 1, 125},
+		{4, 999, NS_PER_MS, 10000, 1, 9990},
+		{5, 1250000, 500, 100000, 1, 62500}, /* 10 Mbit/s */
+		{6, 1250000, 1500, 100000, 1472, 187500},
+		{7, 12500000, 1500, 100000, 1472, 1875000}, /* 100 Mbit/s */
+		{8, 125000000, 999, 100000, 8972, 12487500},
+		{9, 1250000000, 777, 100001, 1472, 97125971},  /* 10 Gbit/s */
+		{10, 50000000000, 1, 1000000, 1472, 50000000}, /* 400 Gbit/s */
+		{11, 50000000000, 1900000, 20, 8972, 1900000000},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct pace pace;
+		ns_t now = YEAR_NS;
+		uint64_t taken = 0;
+		pace_init(&pace, rows[i].rate, now);
+		pace_empty(&pace, 64);
+		pace_empty(&pace, 1);
+		for (uint32_t step = 0; step < rows[i].steps; step++) {
+			pace_fill(&pace, now += rows[i].step);
+			taken += pace_empty(&pace, rows[i].datagram);
+		}
+		taken += pace_empty(&pace, 1);
+		if (taken != rows[i].expected)
+			fail_msg("row %d: %llu bytes instead of %u", rows[i].number,
+				 (unsigned long long)taken, rows[i].expected);
+	}
+}
+
+static void ready_is_when_it_may_leave(void **state)
+{
+	static const uint64_t rate[] = {1, 125, 999, 1250000, 125000001, 12500000000, 50000000000};
+	const uint64_t first_seed = 0x5eed0012;
+	uint64_t seed = first_seed;
+	for (unsigned i = 0; i < ARRAY_COUNT(rate); i++) {
+		struct pace pace;
+		pace_init(&pace, rate[i], YEAR_NS);
+		for (unsigned round = 0; round < 20000; round++) {
+			uint32_t bytes = 1 + (uint32_t)(bytes_next(&seed) % 65507);
+			if (pace_take(&pace, bytes))
+				continue;
+			ns_t ready = pace_ready_ns(&pace, bytes);
+			pace_fill(&pace, ready - 1);
+			bool early = pace_take(&pace, bytes);
+			pace_fill(&pace, ready);
+			if (early || !pace_take(&pace, bytes))
+				fail_msg("seed %#llx, rate %llu, round %u: ready, but %s",
+					 (unsigned long long)first_seed,
+					 (unsigned long long)rate[i], round,
+					 early ? "it was before" : "it is not");
+		}
+	}
+}
+
 /* An hour is 1,800,000 buckets: each time just one is there. */
 static void a_year_in_hours_at_400_gbit(void **state)
 {
@@ -215,6 +280,25 @@ static void a_year_in_hours_at_400_gbit(void **state)
 	for (unsigned hour = 0; hour < 365 * 24; hour++) {
 		pace_fill(&pace, hour * 3600 * NS_PER_S);
 		assert_int_equal(100000000, pace_empty(&pace, 50000));
+	}
+}
+
+/* A rate that no port has: the sums stay within their integers. */
+static void rates_beyond_all_ports(void **state)
+{
+	static const uint64_t rate[] = {1000000000000, 18446744073709, UINT64_MAX / 1000,
+					UINT64_MAX};
+	for (unsigned i = 0; i < ARRAY_COUNT(rate); i++) {
+		struct pace pace;
+		pace_init(&pace, rate[i], YEAR_NS);
+		for (ns_t now = YEAR_NS; now < YEAR_NS + 100000; now += 100) {
+			pace_fill(&pace, now);
+			for (unsigned datagram = 0; datagram < 10; datagram++)
+				assert_true(pace_take(&pace, 8972));
+		}
+		pace.tokens = 0;
+		assert_in_range(pace_ready_ns(&pace, UINT32_MAX), pace.filled_ns + 1,
+				pace.filled_ns + 4294968);
 	}
 }
 
@@ -302,7 +386,10 @@ int main(void)
 		cmocka_unit_test(bucket_holds_two_ms_or_64_kib),
 		cmocka_unit_test(no_rate_is_no_pace),
 		cmocka_unit_test(time_that_stands_or_goes_back_gives_nothing),
+		cmocka_unit_test(bytes_are_rate_times_time),
+		cmocka_unit_test(ready_is_when_it_may_leave),
 		cmocka_unit_test(a_year_in_hours_at_400_gbit),
+		cmocka_unit_test(rates_beyond_all_ports),
 		cmocka_unit_test(round_trip_as_a_table),
 		cmocka_unit_test(nothing_at_all_is_a_sample),
 		cmocka_unit_test(round_trip_in_real_numbers),

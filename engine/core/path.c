@@ -4,6 +4,9 @@
 
 enum { PACE_BURST_NS = 2000000, PACE_BURST_BYTES_MIN = 64 * 1024 };
 
+/* Faster than any port; up to it all products of pacing stay within 64 bits. */
+static const uint64_t pace_bytes_per_s_max = 1000 * NS_PER_S;
+
 static const ns_t timeout_min_ns = 10 * NS_PER_MS, timeout_max_ns = 1 * NS_PER_S;
 
 void replay_init(struct replay *replay)
@@ -36,25 +39,31 @@ void replay_mark(struct replay *replay, uint64_t number)
 
 void pace_init(struct pace *pace, uint64_t rate_bytes_per_s, ns_t now)
 {
-	uint64_t burst = rate_bytes_per_s / (NS_PER_S / PACE_BURST_NS);
-	*pace = (struct pace){.rate_bytes_per_s = rate_bytes_per_s,
-			      .burst_bytes = max_u64(burst, PACE_BURST_BYTES_MIN),
+	uint64_t rate = min_u64(rate_bytes_per_s, pace_bytes_per_s_max);
+	uint64_t burst = max_u64(rate / (NS_PER_S / PACE_BURST_NS), PACE_BURST_BYTES_MIN);
+	*pace = (struct pace){.rate_bytes_per_s = rate,
+			      .burst_bytes = burst,
+			      .full_ns = rate ? div_up(burst * NS_PER_S, rate) : 0,
+			      .tokens = burst,
 			      .filled_ns = now};
-	pace->tokens = pace->burst_bytes;
 }
 
+/* Turns are so short that few bytes are gained in each: what is less than a byte is kept for the
+ * next fill, or a slow path would lose half of its rate. */
 void pace_fill(struct pace *pace, ns_t now)
 {
 	if (!pace->rate_bytes_per_s || now <= pace->filled_ns)
 		return;
-	/* Beyond one second the bucket is full in any case; so the products below cannot overflow.
-	 */
-	uint64_t passed = min_u64(now - pace->filled_ns, NS_PER_S);
-	uint64_t gained = pace->rate_bytes_per_s / 1000 * passed / 1000000;
-	if (!gained)
-		return;
-	pace->tokens = min_u64(pace->tokens + gained, pace->burst_bytes);
+	ns_t passed = now - pace->filled_ns;
 	pace->filled_ns = now;
+	if (passed >= pace->full_ns) {
+		pace->tokens = pace->burst_bytes;
+		pace->part = 0;
+		return;
+	}
+	uint64_t gained = pace->rate_bytes_per_s * passed + pace->part;
+	pace->tokens = min_u64(pace->tokens + gained / NS_PER_S, pace->burst_bytes);
+	pace->part = gained % NS_PER_S;
 }
 
 bool pace_take(struct pace *pace, uint32_t bytes)
@@ -71,8 +80,8 @@ ns_t pace_ready_ns(const struct pace *pace, uint32_t bytes)
 {
 	if (!pace->rate_bytes_per_s || pace->tokens >= bytes)
 		return pace->filled_ns;
-	uint64_t missing = bytes - pace->tokens;
-	return pace->filled_ns + div_up(missing * NS_PER_S, pace->rate_bytes_per_s);
+	uint64_t missing = (bytes - pace->tokens) * NS_PER_S - pace->part;
+	return pace->filled_ns + div_up(missing, pace->rate_bytes_per_s);
 }
 
 void round_trip_sample(struct round_trip *trip, ns_t sample_ns)

@@ -23,7 +23,9 @@ void replay_mark(struct replay *, uint64_t number);
 struct pace {
 	uint64_t rate_bytes_per_s;
 	uint64_t burst_bytes;
+	ns_t full_ns;	 /* in this time an empty bucket is full */
 	uint64_t tokens; /* bytes */
+	uint64_t part;	 /* of the next byte, in units of 1 / NS_PER_S; below NS_PER_S */
 	ns_t filled_ns;	 /* when tokens was last worked out */
 };
 void pace_init(struct pace *, uint64_t rate_bytes_per_s, ns_t now);
