@@ -21,9 +21,11 @@ int cli_volume_create(struct cli *cli)
 	if (err)
 		cli_fail(cli, CLI_FAILED, "%s: %s", volume, *why ? why : strerror(-err));
 	else if (cli->json)
-		cli_print_json(json_pack("{s:s, s:s}", "volume", volume, "node", config->node));
+		cli_print_json(json_pack("{s:s, s:s, s:s*}", "volume", volume, "node", config->node,
+					 "warning", *why ? why : NULL));
 	else
-		printf("%s: made at %s\n", volume, config->node);
+		printf("%s: made at %s%s%s\n", volume, config->node, *why ? "\nwarning: " : "",
+		       why);
 	config_free(config);
 	return err ? CLI_FAILED : CLI_OK;
 }

@@ -302,6 +302,8 @@ static int store_renew(struct engine *engine, struct verb *verb)
 	if (!err)
 		err = files_open_store(engine, verb->group, prepared->store, &slot->files,
 				       verb->why, sizeof verb->why);
+	if (!err && verb->why[0])
+		log_line(NOTE_WARNING, config->name, "%s", verb->why);
 	slot->open = !err;
 	slot->lost = false;
 	return err;

@@ -11,8 +11,9 @@
 
 enum { VOLUME_WHY_BYTES = 512 };
 
-/* name: a group, or a volume of it (the whole group is made). 0 or a negative errno, with one
- * sentence in why; what was made until then is taken back. -ENOENT: no such name. */
+/* name: a group, or a volume of it (the whole group is made). 0, with a remark in why or ""; or a
+ * negative errno, with one sentence in why; what was made until then is taken back. -ENOENT: no
+ * such name. */
 int volume_create(const struct config *, const char *name, char *why, size_t why_bytes);
 
 /* The group of this name, or that has a volume of this name; NULL. */
@@ -48,7 +49,8 @@ void volume_store_path(const char *directory, enum volume_store_file, const char
 /* 0, -ENOENT (no store there), -EBADMSG (damaged), -EPROTONOSUPPORT, or what the system said. */
 int volume_store_read(const char *directory, struct volume_store_head *);
 /* Makes one store anew; files of an earlier one are removed first. Refuses (-EEXIST) a directory
- * that holds a good store of another set. For what comes after a loss: nothing is copied here. */
+ * that holds a good store of another set. For what comes after a loss: nothing is copied here. 0,
+ * with a remark in why or "". */
 int volume_store_format(const struct config_group *, const struct volume_store *, char *why,
 			size_t why_bytes);
 

@@ -32,7 +32,7 @@ static void making_add(struct making *making, const char *path)
 		making->path[making->count++] = copy;
 }
 
-void making_keep(struct making *making)
+static void making_forget(struct making *making)
 {
 	for (unsigned i = 0; i < making->count; i++)
 		free(making->path[i]);
@@ -41,11 +41,21 @@ void making_keep(struct making *making)
 	making->count = 0;
 }
 
+void making_keep(struct making *making)
+{
+	if (making->unreserved[0])
+		making_fails(making, 0,
+			     "%s: this file system cannot hold space for it and its like; see to "
+			     "it that the disk does not fill up",
+			     making->unreserved);
+	making_forget(making);
+}
+
 void making_undo(struct making *making)
 {
 	for (unsigned i = making->count; i-- > 0;)
 		remove(making->path[i]);
-	making_keep(making);
+	making_forget(making);
 }
 
 int making_fails(struct making *making, int err, const char *format, ...)
@@ -144,14 +154,24 @@ static int file_fill(int fd, const struct file_new *file)
 	return err;
 }
 
-static int file_content(int fd, const struct file_new *file)
+/* The extents stay unwritten until they are: a first write costs more, but needs no room. */
+static int file_reserve(int fd, struct making *making, const struct file_new *file)
+{
+	if (file->content == FILE_FILLED || !fallocate(fd, 0, 0, (off_t)file->bytes))
+		return 0;
+	if (errno != EOPNOTSUPP && errno != ENOSYS)
+		return -errno;
+	if (file->content == FILE_RESERVED && !making->unreserved[0])
+		snprintf(making->unreserved, sizeof making->unreserved, "%s", file->path);
+	return 0;
+}
+
+static int file_content(int fd, struct making *making, const struct file_new *file)
 {
 	must(file->bytes % PAGE_BYTES == 0, "files are whole pages");
-	if (file->content == FILE_RESERVED || file->content == FILE_ZEROED) {
-		int err = fallocate(fd, 0, 0, (off_t)file->bytes) ? -errno : 0;
-		if (err && err != -EOPNOTSUPP)
-			return err;
-	}
+	int err = file_reserve(fd, making, file);
+	if (err)
+		return err;
 	if (ftruncate(fd, (off_t)file->bytes))
 		return -errno;
 	if (file->content == FILE_ZEROED || file->content == FILE_FILLED)
@@ -182,7 +202,7 @@ int file_make(struct making *making, const struct file_new *file)
 	if (fd < 0)
 		return making_fails(making, fd, "cannot make %s: %s", file->path, strerror(-fd));
 	making_add(making, file->path);
-	int err = file_content(fd, file);
+	int err = file_content(fd, making, file);
 	if (!err && fsync(fd))
 		err = -errno;
 	close(fd);

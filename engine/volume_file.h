@@ -14,10 +14,11 @@ struct making {
 	size_t why_bytes;
 	char **path; /* made by us, in order */
 	unsigned count;
+	char unreserved[PATH_MAX]; /* the first whose space could not be held; "" */
 };
 
 void making_init(struct making *, char *why, size_t why_bytes);
-/* Keeps what was made. */
+/* Keeps what was made; says in why if space could not be held. */
 void making_keep(struct making *);
 /* Removes what was made, the last first. */
 void making_undo(struct making *);
@@ -33,8 +34,7 @@ int directory_make_above(struct making *, const char *path);
 int directory_sync(const char *path);
 
 enum file_content {
-	FILE_SPARSE,   /* reads as zeros */
-	FILE_RESERVED, /* the same, and its space is held */
+	FILE_RESERVED, /* reads as zeros, and its space is held where the file system can */
 	FILE_ZEROED,   /* zeros were written: a later write changes no extent */
 	FILE_FILLED,   /* by the callback, a piece at a time */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One store on disk (docs/store-format.md "files"): a directory with a superblock, a journal that
- * was written once with zeros, and image and slot headers of each volume. */
+ * was written once with zeros, and image and slot headers of each volume. All has its space from
+ * the start, so that a fold finds room. */
 #include "volume.h"
 #include "volume_file.h"
 
@@ -140,7 +141,7 @@ static int images_make(struct making *making, const struct config_group *config,
 		err = file_make(making, &(struct file_new){.path = path,
 							   .bytes = store_image_file_bytes(
 								   volume->size, config->geometry),
-							   .content = FILE_SPARSE});
+							   .content = FILE_RESERVED});
 		if (err)
 			break;
 		volume_store_path(store->directory, STORE_SLOTS, volume->name, path);

@@ -47,6 +47,27 @@ same() {
 pair_up "$work/p" size=64MiB journal=16MiB
 stores=${P[stores]}
 
+# ---- images have their space from the start, and keep it ----
+space_held() {
+  local image
+  for image in "$stores"/*/image-vol0; do
+    [ $(($(stat -c '%b * %B' "$image"))) -ge "$(stat -c %s "$image")" ] || return 1
+  done
+}
+check 'images have their space' space_held
+mkdir "$work/ram"
+if mount -t ramfs cm-e2e "$work/ram" 2>/dev/null; then
+  undo+=("umount '$work/ram'")
+  sed -e "s|$work/p/stores|$work/ram/stores|" -e "s|state: $work/p|state: $work/ram|" \
+    "${P[config]}" >"$work/ram.yaml"
+  out=$("$casemate" --config "$work/ram.yaml" --node vault volume create vol0 2>&1)
+  equal 'where a file system cannot hold it, that is said once' 1 \
+    "$(grep -c 'stores/0/image-vol0.*cannot hold space' <<<"$out")"
+  umount "$work/ram"
+else
+  skip 'a file system that holds no space' 'no mounts'
+fi
+
 # ---- deleted under a running vault ----
 check 'written' write_some 0
 rm -r "$stores/3"
@@ -54,6 +75,7 @@ check 'a deleted store is noticed within 2 s' within_exactly 2 store_out 3
 check 'writes go on with the others' write_some 8
 says 'the log tells' 'store 3' "$(log_of vault)"
 check 'rebuilt, and all floors meet' rebuilt 3
+check 'discarded' qemu-io -f raw -c 'discard 0 16M' -c flush "${P[primary_nbd]}"
 
 # ---- rebuilt when it may not be: a word, and no file is touched ----
 files_of() { # files_of INDEX: which they are
@@ -202,6 +224,7 @@ bad=$(scrub_says bad)
 says 'scrub finds them' '^[1-9]' "$bad"
 equal 'and loses no block' 0 "$(scrub_says blocks_lost)"
 equal 'and finds nothing more' 0 "$(scrub_says bad)"
+check 'images still have their space' space_held
 
 flip_superblock() { flip "$stores/2/superblock" 100; }
 check 'one copy of a superblock is damaged' vault_again flip_superblock

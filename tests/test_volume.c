@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a store is made of on disk: its images have their space from the start, and where the file
+ * system cannot hold it that is said, once. The directory is real, fallocate is of glass. */
+#include "volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+/* ---- a file system of glass ---- */
+static int fallocate_err;
+static unsigned held_count;
+static uint64_t held_bytes[8];
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+	assert_int_equal(mode, 0);
+	assert_int_equal(offset, 0);
+	if (fallocate_err) {
+		errno = fallocate_err;
+		return -1;
+	}
+	assert_true(held_count < ARRAY_COUNT(held_bytes));
+	held_bytes[held_count++] = (uint64_t)length;
+	return 0;
+}
+
+/* ---- a store of two volumes ---- */
+static const struct config_group group = {
+	.name = "group0",
+	.geometry = {2, 1},
+	.quorum = 2,
+	.journal_bytes = 8 * MIB,
+	.volume_count = 2,
+	.volume = {{.name = "vol0", .size = 8 * MIB, .block_bytes = 65536},
+		   {.name = "vol1", .size = 2 * MIB, .block_bytes = 8192}},
+};
+
+static unsigned entries(const char *path)
+{
+	unsigned count = 0;
+	DIR *directory = opendir(path);
+	for (struct dirent *entry; directory && (entry = readdir(directory));)
+		count += entry->d_name[0] != '.';
+	if (directory)
+		closedir(directory);
+	return count;
+}
+
+static void remove_all(const char *root)
+{
+	static const char *const names[] = {
+		"superblock", "journal", "image-vol0", "slots-vol0", "image-vol1",
+		"slots-vol1", ""};
+	char path[PATH_MAX];
+	for (unsigned i = 0; i < ARRAY_COUNT(names); i++) {
+		snprintf(path, sizeof path, "%s/0/%s", root, names[i]);
+		remove(path);
+	}
+	assert_int_equal(rmdir(root), 0);
+}
+
+static void test_space(void **state)
+{
+	static const struct {
+		int number, err;
+		int result;
+		const char *says;
+		unsigned files;
+	} rows[] = {
+		{1, 0, 0, "", 6},
+		{2, EOPNOTSUPP, 0, "image-vol0", 6},
+		{3, ENOSYS, 0, "image-vol0", 6},
+		{4, ENOSPC, -ENOSPC, "image-vol0: No space left", 0},
+		{5, EDQUOT, -EDQUOT, "image-vol0: Disk quota exceeded", 0},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		char root[] = "/tmp/casemate-volume-XXXXXX", directory[64], why[256];
+		assert_non_null(mkdtemp(root));
+		snprintf(directory, sizeof directory, "%s/0", root);
+		fallocate_err = rows[i].err;
+		held_count = 0;
+		int result = volume_store_format(&group,
+						 &(struct volume_store){.directory = directory,
+									.set = {{1}},
+									.incarnation = 2},
+						 why, sizeof why);
+		if (result != rows[i].result || !strstr(why, rows[i].says) ||
+		    entries(directory) != rows[i].files)
+			fail_msg("row %d: %d \"%s\"", rows[i].number, result, why);
+		assert_null(strstr(why, "vol1"));
+		if (!rows[i].err) {
+			assert_string_equal(why, "");
+			assert_int_equal(held_count, 3);
+			assert_int_equal(held_bytes[0], 4 * MIB);
+			assert_int_equal(held_bytes[1], MIB);
+			assert_int_equal(held_bytes[2], 8 * MIB);
+		}
+		remove_all(root);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_space),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
