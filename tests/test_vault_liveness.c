@@ -112,6 +112,16 @@ static void lose(struct rig *rig, uint8_t store)
 	rig_settle(rig);
 }
 
+/* Prepared, and the files made; to be given. */
+static struct command rebuild_order(struct rig *rig, uint8_t store)
+{
+	struct command command = {.kind = COMMAND_REBUILD_PREPARE, .store = store};
+	assert_int_equal(rig_command(rig, &command), 0);
+	command.kind = COMMAND_REBUILD;
+	command.files = rig_format_anew(rig, store, command.incarnation);
+	return command;
+}
+
 /* The others may not fold while its image is copied: their journals fill up. */
 static void test_rebuild_under_load(void **state)
 {
@@ -121,10 +131,7 @@ static void test_rebuild_under_load(void **state)
 		load_goes_on(rig, 300, "before");
 		lose(rig, 2);
 		load_goes_on(rig, missed[i], "without it");
-		struct command command = {.kind = COMMAND_REBUILD,
-					  .store = 2,
-					  .incarnation = 2,
-					  .files = rig_format_anew(rig, 2, 2)};
+		struct command command = rebuild_order(rig, 2);
 		rig->fate = reads_slowly;
 		effects_init(&rig->fx, rig->now, 0);
 		vault_command(rig->vault, &command, &rig->fx);
@@ -315,11 +322,8 @@ static void comes_back(struct rig *rig, unsigned store)
 	assert_int_equal(rig->vault->spare.count, hang.spares);
 	assert_false(rig->vault->store[store].in_service);
 	hang.begun = false;
-	command = (struct command){.kind = COMMAND_REBUILD,
-				   .store = (uint8_t)store,
-				   .incarnation = 2,
-				   .files = rig_format_anew(rig, store, 2)};
 	rig_settle(rig);
+	command = rebuild_order(rig, (uint8_t)store);
 	if (rig_command(rig, &command) != 0)
 		fail_msg("rebuild: %s", command.text);
 	rig->config.store[store].files = command.files;
@@ -439,10 +443,7 @@ static void test_hang_of_a_rebuild(void **state)
 		struct rig *rig = rig_with_hang(four_two, 5, 0x08, wheres[i]);
 		hang.begun = false;
 		lose(rig, 3);
-		struct command command = {.kind = COMMAND_REBUILD,
-					  .store = 3,
-					  .incarnation = 2,
-					  .files = rig_format_anew(rig, 3, 2)};
+		struct command command = rebuild_order(rig, 3);
 		rig->config.store[3].files = command.files;
 		effects_init(&rig->fx, rig->now, 0);
 		vault_command(rig->vault, &command, &rig->fx);

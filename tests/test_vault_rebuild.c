@@ -226,12 +226,12 @@ static void test_second_order(void **state)
 /* Whether the disks have something of the store in hand. */
 static bool files_busy(const struct rig *rig, uint8_t store)
 {
-	const struct store_files *files = &rig->config.store[store].files;
+	bool busy = false;
 	for (unsigned i = 0; i < rig->io_count; i++)
-		if (rig->io[i]->file / RIG_FILES_PER_STORE ==
-		    files->superblock / RIG_FILES_PER_STORE)
-			return true;
-	return false;
+		busy |= rig_is_of(rig, rig->io[i]->file, store);
+	for (unsigned i = 0; i < rig->hanging_count; i++)
+		busy |= rig_is_of(rig, rig->hanging[i]->file, store);
+	return busy;
 }
 
 /* The old files may be removed only when nothing of the core is on its way to them any more. */
