@@ -114,13 +114,14 @@ static bool refill_record(struct vault *vault, lsn_t lsn, struct effects *fx)
 }
 
 /* ---- one store ---- */
-/* The first lsn from here on that some span drew; UINT64_MAX when there is none. */
+/* The first lsn from here on that counts by the spans; UINT64_MAX when there is none. A span that
+ * is void as a whole, as a catch-up that was broken off, drew none. */
 static lsn_t drawn_from(const struct spans *spans, lsn_t lsn)
 {
 	if (spans_at(spans, lsn))
 		return lsn;
 	for (unsigned i = 0; i < spans->count; i++)
-		if (spans->span[i].first > lsn)
+		if (spans->span[i].first > lsn && spans_at(spans, spans->span[i].first))
 			return spans->span[i].first;
 	return UINT64_MAX;
 }
