@@ -33,13 +33,36 @@ static uint32_t *page_use(const struct store *s, uint8_t volume, uint64_t block)
 	return &s->image.page_use[s->image.volume[volume].page_base + block / SLOTS_PER_PAGE];
 }
 
+/* Of two with one lsn the one that was written last: a record that was damaged is appended again.
+ * Recovery finds them in the order of their segments, which is another. */
+static bool entry_before(const struct entry *a, const struct entry *b)
+{
+	if (a->record.lsn != b->record.lsn)
+		return a->record.lsn > b->record.lsn;
+	return a->sequence > b->sequence;
+}
+
+static void bucket_link(struct store *s, uint32_t index)
+{
+	struct table *table = &s->table;
+	struct entry *entry = &table->entry[index];
+	uint32_t *link = table_bucket(table, entry->record.lsn), *after = link;
+
+	for (; *link != ENTRY_NONE; link = &table->entry[*link].lsn_next)
+		if (table->entry[*link].record.lsn == entry->record.lsn &&
+		    entry_before(&table->entry[*link], entry))
+			after = &table->entry[*link].lsn_next;
+	entry->lsn_next = *after;
+	*after = index;
+}
+
 static void block_link(struct store *s, uint32_t index)
 {
 	struct entry *entry = &s->table.entry[index];
 	uint32_t *link = block_head(s, entry->volume, entry->record.block);
 
-	/* Newest first; of two with one lsn the one that came last. */
-	while (*link != ENTRY_NONE && s->table.entry[*link].record.lsn > entry->record.lsn)
+	/* Newest first. */
+	while (*link != ENTRY_NONE && entry_before(&s->table.entry[*link], entry))
 		link = &s->table.entry[*link].block_next;
 	entry->block_next = *link;
 	*link = index;
@@ -119,9 +142,7 @@ uint32_t table_insert(struct store *s, const struct record *record, const struct
 		.live = true,
 		.counts = spans_count_record(&s->spans, &record->span, record->lsn),
 	};
-	uint32_t *bucket = table_bucket(table, record->lsn);
-	entry->lsn_next = *bucket;
-	*bucket = index;
+	bucket_link(s, index);
 	segment_link(s, index);
 	if (kind_has_block(record->kind))
 		block_link(s, index);
