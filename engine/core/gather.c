@@ -267,6 +267,32 @@ static void commit(struct gather *gather, uint32_t computed, const uint32_t shar
 	}
 }
 
+/* The block has its CRC, so the data shards are what they were: what was read of parity has to
+ * follow from them. One that does not lies, though its own CRC is right. */
+static void parity_check(struct gather *gather)
+{
+	struct vault *vault = gather->vault;
+	uint32_t data = (1u << vault->config->geometry.k) - 1, bytes = gather->record.shard_bytes;
+	uint8_t *spare = gather_shard(gather, vault->n), *column[SHARDS_MAX];
+	for (unsigned i = 0; i < vault->n; i++)
+		column[i] = gather_shard(gather, i);
+	for (uint32_t left = gather->read & ~data; left; left &= left - 1) {
+		unsigned index = (unsigned)__builtin_ctz(left);
+		uint32_t shard_crc[SHARDS_MAX];
+		column[index] = spare;
+		if (stripe_rebuild(vault->stripe, column, data, 1u << index, bytes) < 0)
+			return;
+		column[index] = gather_shard(gather, index);
+		shard_crc[index] = crc32c(spare, bytes);
+		if (shard_crc[index] == gather->shard_read[index].record.shard_crc)
+			continue;
+		memcpy(column[index], spare, bytes);
+		commit(gather, 1u << index, shard_crc);
+		gather->read &= ~(1u << index);
+		gather->bad |= 1u << index;
+	}
+}
+
 int gather_rebuild(struct gather *gather, uint32_t want)
 {
 	const struct vault *vault = gather->vault;
@@ -278,6 +304,8 @@ int gather_rebuild(struct gather *gather, uint32_t want)
 		return -EIO;
 	if (compute(gather, gather->read, wanted & ~gather->read, shard_crc)) {
 		commit(gather, wanted & ~gather->read, shard_crc);
+		if (gather->want_all)
+			parity_check(gather);
 		return 0;
 	}
 	if (count_of(gather->read) == vault->config->geometry.k)
@@ -291,6 +319,7 @@ int gather_rebuild(struct gather *gather, uint32_t want)
 		       gather_shard(gather, vault->n), gather->record.shard_bytes);
 		gather->read = good;
 		gather->bad |= liar;
+		parity_check(gather);
 		return 0;
 	}
 	return -EIO;
