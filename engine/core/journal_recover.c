@@ -158,6 +158,7 @@ static void scan_judge(struct store *s)
 		damage += segment_damage(s, segment);
 	}
 	s->damage += damage;
+	s->records_lost += damage;
 	journal->current = s->config.segment_count;
 	journal->start_sequence = journal->sequence + 1;
 	journal->synced = journal->sequence;
@@ -275,10 +276,12 @@ static void record_take(struct store *s, const struct disk_batch *batch,
 	s->lsn_max = max_u64(s->lsn_max, record.lsn);
 	if (record.lsn <= s->image_point)
 		return;
-	if (s->table.free == ENTRY_NONE)
-		s->damage++; /* more than was ever accepted */
-	else
+	if (s->table.free != ENTRY_NONE) {
 		table_insert(s, &record, &place);
+		return;
+	}
+	s->damage++; /* more than was ever accepted */
+	s->records_lost++;
 }
 
 /* The segment holds a newer epoch than what was taken from it so far. */

@@ -318,6 +318,11 @@ uint64_t store_damage_count(const struct store *s)
 	return s->damage;
 }
 
+bool store_lost_records(const struct store *s)
+{
+	return s->records_lost > 0;
+}
+
 void store_use_spans(struct store *s, const struct spans *spans)
 {
 	s->spans = *spans;

@@ -199,6 +199,9 @@ int store_next(const struct store *, uint64_t *cursor, struct record *, bool *co
 /* Damage seen at recovery or since: journal records at or below the synced mark that did not check,
  * and slot pages. */
 uint64_t store_damage_count(const struct store *);
+/* Of the damage, what recovery has found missing from the journal: the floor may have been higher
+ * once. Damage that keeps its place - a shard, a slot - has lowered no floor. */
+bool store_lost_records(const struct store *);
 
 /* ---- rebuild: a slot written from peers, outside the journal; done when the slot and header are
  * synced ---- */

@@ -237,6 +237,7 @@ struct store {
 	lsn_t image_point;
 	lsn_t lsn_max;
 	uint64_t damage;
+	uint64_t records_lost; /* of it, what recovery missed in the journal */
 	struct ranges held;
 	uint8_t *scratch;
 

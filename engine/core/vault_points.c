@@ -97,15 +97,16 @@ lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 	return point;
 }
 
-/* What a store may have helped to acknowledge. Damage in its journal has lowered its floor: then
- * all that it has seen may have been. Nothing was acknowledged inside an open catch-up. */
+/* What a store may have helped to acknowledge. Records that are gone from its journal have lowered
+ * its floor: then all that it has seen may have been. Nothing was acknowledged inside an open
+ * catch-up. */
 static lsn_t floor_once(const struct vault *vault, unsigned index)
 {
 	const struct vault_store *slot = &vault->store[index];
 	if (!slot->in_service)
 		return 0;
 	lsn_t floor = slot->floor;
-	if (store_damage_count(slot->store))
+	if (store_lost_records(slot->store))
 		floor = max_u64(floor, store_lsn_max(slot->store));
 	if (catch_up_open(vault))
 		floor = min_u64(floor, spans_newest(&vault->meta.spans)->parent_last);
