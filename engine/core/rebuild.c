@@ -27,7 +27,7 @@ enum rebuild_phase {
 };
 
 enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
-static const ns_t retire_timeout_ns = 30 * NS_PER_S;
+static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S;
 
 static struct vault_store *target_of(struct vault *vault)
 {
@@ -158,6 +158,24 @@ void rebuild_prepare(struct vault *vault, struct command *command, struct effect
 	rebuild_enter(vault, REBUILD_RETIRING);
 }
 
+/* docs/semantics.md "rebuild": a new store knows nothing of what was acknowledged. Counted as
+ * present, it would hide from the proof that one of those which knew is gone. */
+static bool nothing_is_hidden(const struct vault *vault)
+{
+	if (vault->state != VAULT_READY)
+		return true; /* what is served was proven, or its loss accepted */
+	lsn_t consistent = points_consistent_now(vault, vault_in_service(vault));
+	return points_promotion_of(vault, consistent).proven;
+}
+
+static void give_up_unproven(struct vault *vault, struct effects *fx)
+{
+	rebuild_give_up(vault, -EAGAIN,
+			"what was acknowledged is not proven to be on the stores that are left: "
+			"bring others back, or promote and accept the loss",
+			fx);
+}
+
 static bool being_read(const struct vault *vault, unsigned index)
 {
 	for (unsigned i = 0; i < VAULT_GATHER_ALL; i++)
@@ -203,6 +221,7 @@ void rebuild_start(struct vault *vault, struct command *command, struct effects 
 		return;
 	}
 	vault->rebuilding = command;
+	vault->rebuild.waiting_since = fx->now;
 	vault->rebuild.holds_fold = true;
 	rebuild_enter(vault, REBUILD_WAITING);
 }
@@ -223,6 +242,11 @@ static void waiting_turn(struct vault *vault, struct effects *fx)
 	unsigned index = vault->rebuild.store;
 	if (vault->fold_version || vault->folding)
 		return;
+	if (!nothing_is_hidden(vault)) {
+		if (fx->now - vault->rebuild.waiting_since >= proof_timeout_ns)
+			give_up_unproven(vault, fx);
+		return;
+	}
 	slot->writing = false;
 	slot->floor = 0;
 	slot->store = vault_store_make(vault, index, &vault->rebuilding->files);
@@ -368,6 +392,10 @@ static void copying_turn(struct vault *vault, struct effects *fx)
 	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
 	vault->rebuild.filled_before = vault->refill.filled;
 	vault->rebuild.unreadable_before = vault->refill.unreadable;
+	/* With fewer than w stores in service no lsn is durable, yet what k of them hold may have
+	 * been acknowledged before. */
+	vault->rebuild.goal =
+		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
 	rebuild_enter(vault, REBUILD_FILLING);
 }
 
@@ -396,13 +424,19 @@ static void filling_turn(struct vault *vault, struct effects *fx)
 		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
 		return;
 	}
-	if (slot->floor < max_u64(vault->durable, vault->rebuild.point)) {
+	if (slot->floor < max_u64(vault->durable, vault->rebuild.goal)) {
+		vault->rebuild.waiting_since = fx->now;
 		/* Nothing is folded while it is filled: no room will be made. */
 		if (!store_journal_room(slot->store) && store_oldest(slot->store) == NS_NEVER)
 			rebuild_give_up(vault, -ENOSPC,
 					"its journal has no room for all that the others hold: try "
 					"again when less is written",
 					fx);
+		return;
+	}
+	if (!nothing_is_hidden(vault)) {
+		if (fx->now - vault->rebuild.waiting_since >= proof_timeout_ns)
+			give_up_unproven(vault, fx);
 		return;
 	}
 	struct store_group meta = vault->meta;

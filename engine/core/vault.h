@@ -220,7 +220,8 @@ struct vault {
 		uint32_t incarnation; /* of the store being made */
 		uint64_t block;
 		unsigned in_flight;
-		lsn_t point;
+		lsn_t point; /* the image is copied as of here */
+		lsn_t goal;  /* what its journal must reach at least */
 		uint64_t version;
 		uint64_t copied, filled_before, unreadable_before;
 		ns_t waiting_since;
