@@ -49,45 +49,6 @@ static bool volumes_match(const struct vault *vault, const struct store_group *m
 	return true;
 }
 
-static uint64_t incarnations_sum(const struct store_group *meta)
-{
-	uint64_t sum = 0;
-	for (unsigned i = 0; i < SHARDS_MAX; i++)
-		sum += meta->incarnation[i];
-	return sum;
-}
-
-/* Of two superblocks of one set, the one that knows more. Incarnations only grow, and one that
- * comes into service has a number of its own: between two that name the same, a store was lost. */
-static bool meta_newer(const struct store_group *a, const struct store_group *b)
-{
-	uint64_t a_sum = incarnations_sum(a), b_sum = incarnations_sum(b);
-	if (a->generation != b->generation)
-		return a->generation > b->generation;
-	int spans = spans_compare(&a->spans, &b->spans);
-	if (spans)
-		return spans > 0;
-	if (a->fold_point != b->fold_point)
-		return a->fold_point > b->fold_point;
-	if (a_sum != b_sum)
-		return a_sum > b_sum;
-	return __builtin_popcount(a->out) > __builtin_popcount(b->out);
-}
-
-static const struct store_group *meta_best(const struct vault *vault)
-{
-	const struct store_group *best = NULL;
-	for (unsigned i = 0; i < vault->n; i++) {
-		struct store *store = vault->store[i].store;
-		if (!store || store_state_of(store) != STORE_READY)
-			continue;
-		const struct store_group *meta = store_group_of(store);
-		if (!best || meta_newer(meta, best))
-			best = meta;
-	}
-	return best;
-}
-
 /* Whether the store lacks records that its peers have folded since it was last with them: its
  * journal can no longer be filled from theirs. Of spans that were forgotten nothing can be told. */
 static bool store_behind(const struct vault *vault, unsigned index)
@@ -148,7 +109,7 @@ static void meta_spread(struct vault *vault, struct effects *fx)
 
 static void vault_assemble(struct vault *vault, struct effects *fx)
 {
-	const struct store_group *best = meta_best(vault);
+	const struct store_group *best = vault_meta_best(vault);
 	if (!best) {
 		vault_refuse(vault, "no store can be read: check stores in the configuration", fx);
 		return;
@@ -158,6 +119,7 @@ static void vault_assemble(struct vault *vault, struct effects *fx)
 		vault_refuse(vault, "the stores were made for another geometry or size", fx);
 		return;
 	}
+	vault_incarnations_settle(vault);
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].store && store_state_of(vault->store[i].store) == STORE_READY)
 			store_judge(vault, i, fx);

@@ -279,6 +279,11 @@ uint64_t vault_meta_changed(struct vault *, struct effects *);
 void vault_store_out(struct vault *, unsigned index, int err, struct effects *);
 /* Opens (again) the store at this index; its recovery tells. */
 struct store *vault_store_make(struct vault *, unsigned index, const struct store_files *);
+/* vault_known.c: at the start, of the stores that could be read */
+/* The group as the store that knows most has it; NULL when none can be read. */
+const struct store_group *vault_meta_best(const struct vault *);
+/* Sets in meta which incarnation of each store is in service, and which are out. */
+void vault_incarnations_settle(struct vault *);
 /* vault_receive.c */
 bool receive_new(struct vault *);
 void receive_reset(struct vault *, lsn_t base);
