@@ -47,11 +47,21 @@ static void read_copy(struct cursor *c, void *to, uint32_t count)
 {
 	memcpy(to, read_bytes(c, count), count);
 }
+static uint8_t read_flag(struct cursor *c)
+{
+	uint8_t flag = read_u8(c);
+	if (flag > 1)
+		c->bad = true;
+	return flag;
+}
+/* docs/protocol.md "Datagrams": 32 bytes, the rest zero, at least one. */
 static void read_name(struct cursor *c, char name[NAME_BYTES_MAX])
 {
 	read_copy(c, name, NAME_BYTES_MAX);
-	if (memchr(name, 0, NAME_BYTES_MAX) == NULL)
-		c->bad = true;
+	size_t letters = strnlen(name, NAME_BYTES_MAX - 1);
+	for (size_t i = letters; i < NAME_BYTES_MAX; i++)
+		if (name[i])
+			c->bad = true;
 	name[NAME_BYTES_MAX - 1] = 0;
 }
 static void read_span(struct cursor *c, struct span *span)
@@ -218,7 +228,7 @@ int wire_alive_decode(struct wire_alive *alive, const uint8_t *text, uint32_t le
 	alive->sent_ns = read_u64(&c);
 	alive->echo_ns = read_u64(&c);
 	alive->echo_age_ns = read_u64(&c);
-	alive->bye = read_u8(&c);
+	alive->bye = read_flag(&c);
 	return finish(&c);
 }
 
@@ -303,7 +313,7 @@ int wire_state_decode(struct wire_state *state, const uint8_t *text, uint32_t le
 	state->greeting = read_u32(&c);
 	read_copy(&c, state->set.bytes, UUID_BYTES);
 	state->generation = read_u32(&c);
-	state->has_span = read_u8(&c);
+	state->has_span = read_flag(&c);
 	if (state->has_span)
 		read_span(&c, &state->span);
 	state->durable = read_u64(&c);
