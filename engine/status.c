@@ -27,7 +27,7 @@ static const char *store_word(const struct store_status *store)
 	case STORE_OPENING:
 		return "opening";
 	case STORE_READY:
-		return store->in_service ? "ready" : "joining";
+		return !store->in_service ? "joining" : store->full ? "full" : "ready";
 	case STORE_OUT:
 		return "out";
 	}

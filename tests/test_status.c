@@ -41,7 +41,11 @@ static struct core_status *status_of(uint8_t role)
 	group->window_used = 4096;
 	group->window_total = 1 << 20;
 	group->decoded = 12;
-	group->store[2] = (struct store_status){STORE_READY, true, 1, 100, 42, 5, 6, 0};
+	group->store[2] = (struct store_status){
+		.state = STORE_READY, .in_service = true, .floor = 100, .image_point = 42};
+	group->store[4] = group->store[5] = group->store[2];
+	group->store[4].full = true;
+	group->store[5].in_service = false;
 	group->store[3].state = STORE_OUT;
 	return status;
 }
@@ -111,6 +115,8 @@ static void vault_tells_its_stores(void **state)
 	assert_string_equal(text(store, "directory"), "/srv/casemate/2");
 	assert_string_equal(text(json_array_get(stores, 3), "state"), "out");
 	assert_string_equal(text(json_array_get(stores, 0), "state"), "absent");
+	assert_string_equal(text(json_array_get(stores, 4), "state"), "full");
+	assert_string_equal(text(json_array_get(stores, 5), "state"), "joining");
 	json_decref(json);
 	free(status);
 	config_free(config);

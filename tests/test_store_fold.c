@@ -356,6 +356,58 @@ static void test_appended_again(void **state)
 	rig_free(rig);
 }
 
+/* No room for shards, then for slot pages: the same operations are tried again until there is. A
+ * sync that fails says more than that: it is never tried again. */
+static void test_no_room(void **state)
+{
+	static const struct {
+		int number, kind, file;
+		int32_t result;
+		bool stays;
+	} rows[] = {
+		{1, IO_WRITE, RIG_IMAGE, -ENOSPC, true},
+		{2, IO_WRITE, RIG_IMAGE, -EDQUOT, true},
+		{3, IO_WRITE, RIG_SLOTS, -ENOSPC, true},
+		{4, IO_WRITE, RIG_IMAGE, -EIO, false},
+		{5, IO_SYNC, RIG_IMAGE, -ENOSPC, false},
+		{6, IO_SYNC, RIG_SLOTS, -EDQUOT, false},
+		{7, IO_WRITE_DURABLE, RIG_SUPERBLOCK, -ENOSPC, false},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_fresh(21);
+		for (unsigned n = 0; n < 30; n++) {
+			assert_int_equal(rig_append(rig, RECORD_DATA, 0, (n * 7) % 96), 0);
+			rig_settle(rig);
+		}
+		rig->group.fold_point = 30;
+		rig_write_group(rig);
+		rig_settle(rig);
+		rig->disk.fault = (struct fake_fault){.kind = rows[i].kind,
+						      .result = rows[i].result,
+						      .times = 3,
+						      .file = rows[i].file};
+		store_fold(rig->store, 30, &rig->fx);
+		rig_settle(rig);
+		assert_int_equal(rig->out, !rows[i].stays);
+		assert_int_equal(store_wants_room(rig->store), rows[i].stays);
+		assert_int_equal(rig->folded, 0);
+		for (unsigned second = 0; second < 5; second++) {
+			rig->fx.now += NS_PER_S;
+			rig_settle(rig);
+		}
+		assert_int_equal(rig->folded, rows[i].stays);
+		assert_false(store_wants_room(rig->store));
+		assert_true(rows[i].stays || store_idle(rig->store));
+		if (rows[i].stays)
+			rig_check(rig, UINT64_MAX);
+		rig->disk.fault.times = 0;
+		rig_crash(rig);
+		rig_reopen(rig);
+		rig_check(rig, UINT64_MAX);
+		rig_free(rig);
+	}
+}
+
 static const struct slot_damage {
 	int number;
 	bool flip[2]; /* copies of page 0 of volume 0 */
@@ -479,7 +531,7 @@ int main(void)
 		cmocka_unit_test(test_swapped_slots),	 cmocka_unit_test(test_hole_and_repair),
 		cmocka_unit_test(test_slot_damage),	 cmocka_unit_test(test_rebuild),
 		cmocka_unit_test(test_many_holes),	 cmocka_unit_test(test_discards_keep_space),
-		cmocka_unit_test(test_appended_again),
+		cmocka_unit_test(test_appended_again),	 cmocka_unit_test(test_no_room),
 	};
 
 	return cmocka_run_group_tests_name("store_fold", tests, NULL, NULL);

@@ -428,6 +428,26 @@ static void test_earlier_try(void **state)
 	rig_free(rig);
 }
 
+/* A full disk ends a rebuild, not the folds of all others; another one can follow. */
+static void test_no_room(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 400);
+	lose(rig, 4);
+	rig_fill(rig, 1u << 4, -EDQUOT);
+	assert_int_equal(rebuild(rig, &command, 4), -ENOSPC);
+	assert_non_null(strstr(command.text, "no room on its disk"));
+	rig_settle(rig);
+	lsn_t folded = rig->vault->meta.fold_point;
+	rig_write_some(rig, 400);
+	assert_true(rig->vault->meta.fold_point > folded);
+	rig_fill(rig, 0, 0);
+	assert_int_equal(rebuild(rig, &command, 4), 0);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
 /* A store that was away while its peers folded has no journal to catch up with: with the first span
  * still known, and with it forgotten. */
 static void test_behind(void **state)
@@ -471,6 +491,7 @@ int main(void)
 		cmocka_unit_test(test_cut_short),
 		cmocka_unit_test(test_slow_superblock),
 		cmocka_unit_test(test_earlier_try),
+		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_behind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

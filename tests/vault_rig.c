@@ -60,11 +60,19 @@ static void io_transfer(struct rig_file *file, const struct io *io)
 	must(at == io->offset + io->length, "the pieces make the length");
 }
 
+static bool no_room(const struct rig *rig, const struct io *io)
+{
+	unsigned store = io->file / RIG_FILES_PER_STORE % RIG_STORES_MAX;
+	unsigned file = io->file % RIG_FILES_PER_STORE;
+	return rig->full >> store & 1 && io->kind == IO_WRITE && file >= FILE_IMAGE &&
+	       file < FILE_SLOTS;
+}
+
 static void disk_take(struct rig *rig)
 {
 	for (struct io *io; (io = io_list_pop(&rig->fx.disk));) {
-		must(rig->io_count < RIG_IO_MAX, "the disk has room");
-		if (io->kind != IO_SYNC)
+		must(rig->io_count < RIG_IO_MAX, "the disk has room for operations");
+		if (io->kind != IO_SYNC && !no_room(rig, io))
 			io_transfer(rig_file(rig, io->file), io);
 		rig->io[rig->io_count++] = io;
 	}
@@ -74,7 +82,7 @@ static void disk_take(struct rig *rig)
 static void write_check(struct rig *rig, const struct io *io)
 {
 	uint64_t at = io->offset;
-	if (io->kind != IO_WRITE && io->kind != IO_WRITE_DURABLE)
+	if ((io->kind != IO_WRITE && io->kind != IO_WRITE_DURABLE) || no_room(rig, io))
 		return;
 	for (unsigned i = 0; i < io->piece_count; at += io->piece[i++].iov_len)
 		must(memcmp(rig_file(rig, io->file)->bytes + at, io->piece[i].iov_base,
@@ -101,7 +109,7 @@ static void disk_tell(struct rig *rig)
 		unsigned other = rig->shuffle ? i + (unsigned)(rig_random(rig) % (count - i)) : i;
 		struct io *io = told[other];
 		told[other] = told[i];
-		int fate = rig->fate ? rig->fate(rig, io) : 0;
+		int fate = no_room(rig, io) ? rig->full_err : rig->fate ? rig->fate(rig, io) : 0;
 		if (rig->stuck && io->file == rig->stuck)
 			fate = RIG_HANGS;
 		if (fate == RIG_HANGS) {
@@ -111,6 +119,13 @@ static void disk_tell(struct rig *rig)
 			io_tell(rig, io, fate);
 		}
 	}
+}
+
+void rig_fill(struct rig *rig, uint32_t stores, int err)
+{
+	must(!rig->io_count, "what is under way was tried before");
+	rig->full = stores;
+	rig->full_err = err;
 }
 
 /* ---- formatting ---- */
@@ -306,6 +321,7 @@ static void notes_take(struct rig *rig)
 		snprintf(rig->last_note, sizeof rig->last_note, note->text, note->number[0],
 			 note->number[1], note->number[2]);
 #pragma GCC diagnostic pop
+		rig->warnings += note->level == NOTE_WARNING;
 		if (getenv("RIG_NOTES"))
 			fprintf(stderr, "%s: %s\n", note->subject, rig->last_note);
 	}

@@ -42,6 +42,8 @@ struct rig {
 	uint64_t turns;
 	bool shuffle;	/* completions are told in any order */
 	uint16_t stuck; /* operations of this file do not come back; 0: of none */
+	uint32_t full;	/* mask of stores: no write to their images finds room */
+	int full_err;	/* with this negative errno */
 	uint64_t random;
 	struct geometry geometry;
 	uint8_t key[RIG_VOLUMES][KEY_BYTES];
@@ -61,6 +63,7 @@ struct rig {
 	} append[RIG_APPENDS_MAX];
 	unsigned append_count, append_done;
 	char last_note[256];
+	unsigned warnings; /* notes of that level */
 };
 
 /* Formatted stores of two volumes (48 blocks of 16 KiB, 20 of 32 KiB), incarnation 1, no vault. */
@@ -75,6 +78,8 @@ void rig_stop(struct rig *);
 void rig_save(struct rig *);
 void rig_load(struct rig *);
 
+/* While nothing is under way: the disks of these stores are full, or no longer. */
+void rig_fill(struct rig *, uint32_t stores, int err);
 void rig_turn(struct rig *);
 void rig_settle(struct rig *);
 /* Hello and a new span, as a primary does it. */

@@ -115,6 +115,7 @@ struct command {
 struct store_status {
 	uint8_t state; /* enum store_state; STORE_CLOSED when absent */
 	bool in_service;
+	bool full; /* its disk has no room for the image: the fold waits */
 	uint32_t incarnation;
 	lsn_t floor;
 	lsn_t image_point;

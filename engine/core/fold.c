@@ -67,6 +67,8 @@ static void run_written(struct io *io, int32_t result, struct effects *fx)
 	struct fold_run *run = container_of(io, struct fold_run, write);
 	int err = io_error(io, result);
 
+	if (store_room_wait(run->store, io, err, fx))
+		return;
 	run->busy = false;
 	run->store->fold.busy--;
 	run->store->image.commit.images |= 1u << run->volume;

@@ -157,6 +157,8 @@ static void commit_done(struct io *io, int32_t result, struct effects *fx)
 	struct store *s = own->store;
 	int err = io_error(io, result);
 
+	if (io->kind == IO_WRITE && store_room_wait(s, io, err, fx))
+		return;
 	own->busy = false;
 	s->image.commit.pending--;
 	if (err)
@@ -243,6 +245,15 @@ static void pages_submit(struct store *s, struct effects *fx)
 	}
 }
 
+/* All that waited has been written since. */
+static void room_found(struct store *s, struct effects *fx)
+{
+	if (!s->room.wanted)
+		return;
+	s->room.wanted = false;
+	effects_note(fx, NOTE_INFO, s->config.subject, "there is room on its disk again", NULL);
+}
+
 static void commit_step(struct store *s, struct effects *fx)
 {
 	struct image *image = &s->image;
@@ -269,6 +280,7 @@ static void commit_step(struct store *s, struct effects *fx)
 		if (image->commit.pending)
 			return;
 		image->commit.step = COMMIT_IDLE;
+		room_found(s, fx);
 		image->commit.finished(s, fx);
 	}
 }
@@ -309,9 +321,11 @@ static void slot_shard_written(struct io *io, int32_t result, struct effects *fx
 
 	io->since = 0;
 	s->image.commit.images |= 1u << write->internal[0];
-	if (err)
+	if (is_no_room(err))
+		err = -ENOSPC; /* for the caller to judge: a slot has no copy in the journal */
+	else if (err)
 		store_fail(s, err, fx);
-	if (s->state != STORE_READY)
+	if (err || s->state != STORE_READY)
 		slot_write_answer(write, err ? err : -EIO, fx);
 	else
 		io_list_push(&s->image.written, io);

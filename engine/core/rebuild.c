@@ -88,8 +88,9 @@ static void rebuild_give_up(struct vault *vault, int err, const char *why, struc
 
 void rebuild_failed(struct vault *vault, int err, struct effects *fx)
 {
-	char why[64];
-	snprintf(why, sizeof why, "a write or sync to it failed (errno %d)", -err);
+	char why[64] = "there is no room on its disk";
+	if (err != -ENOSPC)
+		snprintf(why, sizeof why, "a write or sync to it failed (errno %d)", -err);
 	rebuild_give_up(vault, err, why, fx);
 }
 

@@ -56,10 +56,12 @@ static void park(struct gather *gather)
 static void repair_written(struct gather *gather, int result, struct effects *fx)
 {
 	struct vault *vault = gather->vault;
-	if (gather->writes_slot)
-		vault->scrub.slot_writes--;
+	bool slot = gather->writes_slot;
+	vault->scrub.slot_writes -= slot;
 	gather->writes_slot = false;
-	if (result == -ENOSPC) {
+	/* A journal has room again when it is folded. A full disk is not waited for: the fold would
+	 * be held meanwhile; the next scrub tries again. */
+	if (result == -ENOSPC && !slot) {
 		gather->repair |= 1u << gather->target;
 		park(gather);
 		return;

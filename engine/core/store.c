@@ -204,6 +204,48 @@ void store_fail(struct store *s, int err, struct effects *fx)
 	s->config.out(s, err, fx);
 }
 
+/* ---- no room ---- */
+
+static const ns_t room_again_ns = NS_PER_S;
+
+/* docs/semantics.md "no room": unlike a failed sync this leaves nothing unknown. Equal stores fill
+ * up together: if each went out for it, all would, with all their data whole. */
+bool store_room_wait(struct store *s, struct io *io, int err, struct effects *fx)
+{
+	if (!is_no_room(err) || s->state != STORE_READY)
+		return false;
+	if (!s->room.wanted)
+		effects_note(fx, NOTE_WARNING, s->config.subject,
+			     "no room on its disk (errno %llu): the fold waits for it, and writes "
+			     "will once the journals are full",
+			     NOTE_NUMBERS((unsigned long long)-err));
+	s->room.wanted = true;
+	s->room.again_at = fx->now + room_again_ns;
+	io_list_push(&s->room.waiting, io);
+	return true;
+}
+
+bool store_wants_room(const struct store *s)
+{
+	return s->state == STORE_READY && s->room.wanted;
+}
+
+static void room_turn(struct store *s, struct effects *fx)
+{
+	if (fx->now < s->room.again_at)
+		return;
+	for (struct io *io; (io = io_list_pop(&s->room.waiting));)
+		effects_io(fx, io);
+}
+
+static void room_fail(struct store *s, struct effects *fx)
+{
+	for (struct io *io; (io = io_list_pop(&s->room.waiting));)
+		io->done(io, -EIO, fx);
+}
+
+/* ---- turn ---- */
+
 void store_defer(struct store *s, struct io *io)
 {
 	io_list_push(&s->deferred, io);
@@ -221,8 +263,10 @@ void store_turn(struct store *s, struct effects *fx)
 		journal_fail(s, err, fx);
 		superblock_fail(s, err, fx);
 		image_fail(s, err, fx);
+		room_fail(s, fx);
 		return;
 	}
+	room_turn(s, fx);
 	journal_purge(s);
 	/* What found no room among the held: the holes that took it have been filled meanwhile. */
 	if (s->journal.held_lossy && s->held.count <= HELD_RANGES_MAX / 2)
@@ -236,8 +280,9 @@ bool store_wants_turn(const struct store *s)
 {
 	if (s->deferred.head || s->superblock.waiting.head || s->image.queue.head)
 		return true;
+	bool copies = s->fold.step == FOLD_COPY && !s->room.waiting.head;
 	return s->state == STORE_READY &&
-	       (s->journal.purging || s->fold.step == FOLD_WAIT || s->fold.step == FOLD_COPY);
+	       (s->journal.purging || s->fold.step == FOLD_WAIT || copies);
 }
 
 bool store_idle(const struct store *s)

@@ -4,7 +4,8 @@
  * nothing of its peers. Durable means: the synced write has completed.
  *
  * Life: store_init -> store_open (recovery, ends in config.opened) -> STORE_READY; any failed write
- * or sync -> STORE_OUT for good.
+ * or sync -> STORE_OUT for good. A write to the image or its slots that finds no room on the disk
+ * is no failure: nothing was written, the records are in the journal, and the fold waits.
  */
 #ifndef CASEMATE_CORE_STORE_H
 #define CASEMATE_CORE_STORE_H
@@ -171,6 +172,10 @@ void store_write_group(struct store *, struct store_superblock_write *, struct e
  * it holds all records up to it. A record whose shard does not check becomes a hole. ---- */
 void store_fold(struct store *, lsn_t fold_point, struct effects *);
 bool store_folding(const struct store *);
+/* The disk is full (or the quota used up): what the fold wants to write is tried again every
+ * second.
+ */
+bool store_wants_room(const struct store *);
 
 /* ---- looking up and reading ---- */
 /* The newest version that counts of the block with lsn <= limit, journal first, then image. 0 and
@@ -215,7 +220,8 @@ struct store_slot_write {
 	uint64_t internal[2];
 };
 /* Used for image repair and rebuild; ordinary writes go through the journal. Waits while a fold is
- * under way. Kind 0 in the record (with volume and block) says "never written". */
+ * under way. Kind 0 in the record (with volume and block) says "never written". -ENOSPC: there is
+ * no room for it on the disk; the store stays, but for this slot. */
 void store_write_slot(struct store *, struct store_slot_write *, struct effects *);
 /* The rebuilt store now holds everything up to this lsn in its image. Recorded by the next
  * store_write_group. */

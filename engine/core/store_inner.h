@@ -251,6 +251,12 @@ struct store {
 		struct store_superblock_write for_room;
 	} superblock;
 
+	struct { /* writes to image and slots that found no room on the disk */
+		struct io_list waiting;
+		ns_t again_at;
+		bool wanted; /* from the first of them until a commit has ended */
+	} room;
+
 	struct table table;
 	struct journal journal;
 	struct image image;
@@ -262,6 +268,14 @@ struct store {
 /* ---- store.c ---- */
 /* A write or sync failed: out for good. */
 void store_fail(struct store *, int err, struct effects *);
+/* Whether this says that the disk is full and no more. */
+static inline bool is_no_room(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT;
+}
+/* Takes a write that found no room, as it is, and tries it again after a while. False: it did not
+ * fail for that, or the store is out. */
+bool store_room_wait(struct store *, struct io *, int err, struct effects *);
 /* Puts an io that carries its answer in internal[1] on the list for the end of the turn. */
 void store_defer(struct store *, struct io *);
 /* A finished transfer: 0, or the negative errno of what happened instead. */

@@ -687,6 +687,7 @@ static void store_figures(const struct vault_store *slot, struct store_status *s
 	status->in_service = slot->in_service;
 	if (status->state != STORE_READY)
 		return;
+	status->full = store_wants_room(slot->store);
 	status->incarnation = store_incarnation(slot->store);
 	status->floor = slot->floor;
 	status->image_point = store_image_point(slot->store);

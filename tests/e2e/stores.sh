@@ -14,6 +14,7 @@ write_some() { # write_some MIB-OFFSET: 8 MiB
 
 store_state() { status vault ".groups[0].stores[$1].state"; }
 store_serves() { status_is vault ".groups[0].stores[$1] | .state == \"ready\" and .in_service"; }
+store_full() { [ "$(store_state "$1")" = full ]; }
 store_out() { status_is vault ".groups[0].stores[$1] | .in_service | not"; }
 all_serve() { status_is vault '[.groups[0].stores[].in_service] | all'; }
 floors_meet() { status_is vault '[.groups[0].stores[].floor] | unique | length == 1'; }
@@ -265,4 +266,31 @@ code=$?
 check 'a device of the wrong size' test $code != 0
 says 'and both sizes are named' 'has 67043328 bytes, but the configuration says 67108864' "$out"
 pair_down "${P[dir]}"
+
+# ---- full, where space could not be held: nobody is out, and all goes on when there is room ----
+truncate -s 64M "$work/disk"
+mkfs.ext2 -q "$work/disk" >/dev/null 2>&1
+mkdir -p "$work/tight/stores/5"
+if mount -t ext4 -o loop "$work/disk" "$work/tight/stores/5" 2>/dev/null; then
+  undo+=("umount '$work/tight/stores/5'")
+  pair_up "$work/tight" size=64MiB journal=16MiB
+  dd if=/dev/zero of="$work/tight/stores/5/ballast" bs=1M 2>/dev/null
+  for ((i = 0; i < 48; i += 8)); do write_some $i || break; done
+  equal 'written until images are wanted' 48 "$i"
+  check 'a store without room waits for it' within 10 store_full 5
+  check 'all serve' all_serve
+  check 'writes go on' write_some 48
+  equal 'it is told once' 1 "$(log_of vault | grep -c 'no room on its disk')"
+  ctl vault status >/dev/null
+  equal 'status says degraded' 3 $?
+  rm "$work/tight/stores/5/ballast"
+  check 'with room it goes on' within 10 store_serves 5
+  check 'and all is synced' synced
+  check 'on all stores' floors_meet
+  same 'what was written reads back'
+  pair down "$work/tight"
+  within 5 umount "$work/tight/stores/5"
+else
+  skip 'a store without room' 'no ext4 on a loop device'
+fi
 finish
