@@ -465,9 +465,88 @@ static void test_hang_of_a_rebuild(void **state)
 	}
 }
 
+/* ---- a catch-up that does not fit ---- */
+/* All that the journals take of one; nothing of it counts. */
+static void catch_up_too_much(struct rig *rig)
+{
+	rig->catch_up = true;
+	rig_open_span(rig);
+	lsn_t first = rig->lsn, base = 0;
+	for (unsigned standing = 0; standing < 3000; standing++) {
+		load_turn(rig);
+		if (rig->vault->base > base)
+			standing = 0;
+		base = rig->vault->base;
+	}
+	assert_true(rig->lsn - first > 100 && rig->vault->unfinished > 0);
+}
+
+static bool stalled(struct rig *rig)
+{
+	static struct group_status status;
+	vault_status(rig->vault, &status);
+	return strcmp(status.state, "stalled") == 0;
+}
+
+/* It says so once, the old point stays, and another primary is greeted all the same. */
+static void test_catch_up_too_large(void **state)
+{
+	struct rig *rig = rig_of(ALL);
+	load_goes_on(rig, 40, "before");
+	rig_settle(rig);
+	lsn_t point = rig->lsn;
+	assert_int_equal(rig->vault->consistent, point);
+	for (unsigned primaries = 0; primaries < 3; primaries++) {
+		rig->last_note[0] = 0;
+		catch_up_too_much(rig);
+		assert_non_null(strstr(rig->last_note, "does not fit the journals of 2 MiB"));
+		assert_true(stalled(rig));
+		rig->last_note[0] = 0;
+		for (unsigned turns = 0; turns < 5000; turns++)
+			load_turn(rig);
+		assert_int_equal(rig->last_note[0], 0);
+		assert_int_equal(rig->vault->consistent, point);
+	}
+	rig->catch_up = false;
+	rig_open_span(rig);
+	assert_false(stalled(rig));
+	for (uint8_t volume = 0; volume < RIG_VOLUMES; volume++)
+		for (uint64_t block = 0; block < (volume ? 20 : RIG_BLOCKS_MAX); block++) {
+			rig_write(rig, volume, block, RECORD_DATA, 0);
+			rig_settle(rig);
+		}
+	load_goes_on(rig, 500, "after it");
+	equal_without(rig, 0x21);
+}
+
+/* One that takes a while is no such thing. */
+static void test_catch_up_that_fits(void **state)
+{
+	struct rig *rig = rig_of(ALL);
+	load_goes_on(rig, 300, "before");
+	rig_settle(rig);
+	lsn_t point = rig->lsn;
+	rig->last_note[0] = 0;
+	rig->catch_up = true;
+	rig->fate = reads_slowly;
+	rig_open_span(rig);
+	for (unsigned block = 0; block < 40; block++) {
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+		for (unsigned turns = 0; turns < 200; turns++)
+			rig_turn(rig);
+	}
+	assert_null(strstr(rig->last_note, "does not fit"));
+	assert_false(stalled(rig));
+	assert_int_equal(rig->vault->durable, rig->lsn);
+	assert_int_equal(rig->vault->consistent, point);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_catch_up_too_large),
+		cmocka_unit_test(test_catch_up_that_fits),
 		cmocka_unit_test(test_hang),
 		cmocka_unit_test(test_hang_of_more),
 		cmocka_unit_test(test_hang_of_too_many),

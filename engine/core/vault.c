@@ -350,9 +350,11 @@ static int hello_judge(struct vault *vault, const struct wire_hello *hello, stru
 	if (result < 0)
 		return result;
 	/* Of a primary that is gone only what can be made whole counts; it is stored before we name
-	 * our points. */
+	 * our points. Of its catch-up nothing counts, and room for that may never come. */
 	if (!uuid_equal(&vault->primary_instance, &hello->instance)) {
 		receive_drop_partial(vault);
+		if (vault_catch_up_open(vault))
+			receive_drop_waiting(vault);
 		if (!receive_idle(vault))
 			return -EAGAIN;
 		points_turn(vault, fx);
@@ -409,6 +411,7 @@ static void span_begin(struct vault *vault, struct effects *fx)
 	for (unsigned i = 0; i < vault->n; i++)
 		vault->store[i].floor = vault->store[i].in_service ? points_floor(vault, i) : 0;
 	points_turn(vault, fx);
+	watch_reset(vault);
 	receive_reset(vault, max_u64(vault->complete, newest->first - 1));
 	effects_note(fx, NOTE_INFO, vault_subject(vault),
 		     newest->kind == SPAN_CATCH_UP
@@ -676,7 +679,7 @@ static const char *state_word(const struct vault *vault)
 					    [VAULT_REFUSED] = "refused",
 					    [VAULT_PROMOTING] = "promoting",
 					    [VAULT_SERVING] = "serving"};
-	return words[vault->state];
+	return watch_stalled(vault) ? "stalled" : words[vault->state];
 }
 
 static void store_figures(const struct vault_store *slot, struct store_status *status)

@@ -172,7 +172,9 @@ struct vault {
 	/* gathers (gather.c) */
 	struct gather *gather, *gather_free;
 	unsigned gathers_taken;
-	ns_t looked_at; /* vault_watch.c */
+	ns_t looked_at;	    /* vault_watch.c */
+	uint8_t full_looks; /* so many times in a row an open catch-up was found not to fit */
+	bool full_told;	    /* of the newest span */
 	/* refill.c: brings lagging and rebuilt stores up to the consistent point */
 	struct {
 		bool active;
@@ -269,6 +271,7 @@ static inline int vault_volume_of(const struct vault *vault, const struct uuid *
 	return -1;
 }
 uint32_t vault_in_service(const struct vault *); /* mask */
+bool vault_catch_up_open(const struct vault *);	 /* the newest span is one that has not ended */
 uint32_t vault_present(const struct vault *);	 /* mask: READY, not rebuilding */
 void vault_refuse(struct vault *, const char *why, struct effects *);
 void vault_answer(struct command *, int result,
@@ -290,6 +293,8 @@ void receive_reset(struct vault *, lsn_t base);
 void receive_turn(struct vault *, struct effects *);
 bool receive_idle(const struct vault *); /* nothing whole waits for a store */
 void receive_drop_partial(struct vault *);
+/* All but what is on its way to a store. */
+void receive_drop_waiting(struct vault *);
 /* Whether the journal of the store takes this record and then still has room for every record that
  * the store lacks below it (docs/semantics.md "Fold"). */
 bool receive_fits(const struct vault *, unsigned index, lsn_t);
@@ -344,6 +349,8 @@ void gather_orphan_store(struct vault *, unsigned index);
 void gather_leave_disks(struct vault *, struct effects *);
 /* vault_watch.c: waits that would not end. */
 void watch_turn(struct vault *, struct effects *);
+void watch_reset(struct vault *);	  /* another span has begun */
+bool watch_stalled(const struct vault *); /* a catch-up does not fit the journals */
 /* refill.c, rebuild.c, scrub.c, promote.c, serve.c: their part of a turn */
 void refill_turn(struct vault *, struct effects *);
 /* The three orders of a rebuild. */

@@ -83,7 +83,7 @@ lsn_t points_complete_now(const struct vault *vault, uint32_t mask)
 }
 
 /* docs/semantics.md "spans": inside an open catch-up no lsn is a consistent point. */
-static bool catch_up_open(const struct vault *vault)
+bool vault_catch_up_open(const struct vault *vault)
 {
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	return newest && newest->kind == SPAN_CATCH_UP;
@@ -92,7 +92,7 @@ static bool catch_up_open(const struct vault *vault)
 lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 {
 	lsn_t point = points_complete_now(vault, mask);
-	if (catch_up_open(vault))
+	if (vault_catch_up_open(vault))
 		point = min_u64(point, spans_newest(&vault->meta.spans)->parent_last);
 	return point;
 }
@@ -108,7 +108,7 @@ static lsn_t floor_once(const struct vault *vault, unsigned index)
 	lsn_t floor = slot->floor;
 	if (store_lost_records(slot->store))
 		floor = max_u64(floor, store_lsn_max(slot->store));
-	if (catch_up_open(vault))
+	if (vault_catch_up_open(vault))
 		floor = min_u64(floor, spans_newest(&vault->meta.spans)->parent_last);
 	return floor;
 }

@@ -91,6 +91,19 @@ void receive_drop_partial(struct vault *vault)
 			slot_clear(&vault->arriving[i]);
 }
 
+void receive_drop_waiting(struct vault *vault)
+{
+	for (unsigned i = 0; i < vault->arriving_count; i++) {
+		struct arriving *slot = &vault->arriving[i];
+		slot->waiting = 0;
+		if (slot->appending || slot->phase == PHASE_STORED)
+			continue;
+		vault->unfinished -= slot->phase > PHASE_ARRIVING;
+		slot_clear(slot);
+	}
+	vault->enough.head = vault->enough.tail = NULL;
+}
+
 /* ---- storing ---- */
 static void record_finish(struct vault *vault, struct arriving *slot)
 {

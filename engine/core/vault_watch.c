@@ -10,7 +10,7 @@ static const ns_t disk_patience_ns = 10 * NS_PER_S, look_interval_ns = 250 * NS_
 
 /* A machine that stood still finds its disks slow once, not so many times in a row; what is stuck
  * stays so. */
-enum { SLOW_LOOKS = 4, STUCK_LOOKS = 8 };
+enum { SLOW_LOOKS = 4, STUCK_LOOKS = 8, FULL_LOOKS = 8 };
 
 /* Nothing more is asked of the store; what waits in it is answered. */
 static void store_give_up(struct vault *vault, unsigned index, int err, struct effects *fx)
@@ -146,6 +146,45 @@ static void stuck_turn(struct vault *vault, struct effects *fx)
 	}
 }
 
+/* ---- a catch-up that does not fit ---- */
+/* docs/semantics.md "fold": while it is open nothing above its start is folded, and up to there
+ * all is. */
+static bool catch_up_stands(const struct vault *vault)
+{
+	return vault->state == VAULT_READY && vault->span_accepted && vault_catch_up_open(vault) &&
+	       vault->room_wanted && !vault->fold_version && !vault->void_tail &&
+	       vault->meta.fold_point >= vault->consistent;
+}
+
+static void full_turn(struct vault *vault, struct effects *fx)
+{
+	if (!catch_up_stands(vault))
+		vault->full_looks = 0;
+	else if (vault->full_looks < FULL_LOOKS)
+		vault->full_looks++;
+	if (!watch_stalled(vault) || vault->full_told)
+		return;
+	vault->full_told = true;
+	uint64_t journal = (uint64_t)vault->config->segment_count * vault->config->segment_bytes;
+	uint64_t taken = vault->base + 1 - spans_newest(&vault->meta.spans)->first;
+	effects_note(fx, NOTE_WARNING, vault_subject(vault),
+		     "the catch-up does not fit the journals of %llu MiB: it stands still after "
+		     "%llu blocks, and lsn %llu stays what a promotion would serve; it takes "
+		     "larger journals or less data",
+		     NOTE_NUMBERS(journal / MIB, taken, vault->consistent));
+}
+
+bool watch_stalled(const struct vault *vault)
+{
+	return vault->full_looks == FULL_LOOKS;
+}
+
+void watch_reset(struct vault *vault)
+{
+	vault->full_looks = 0;
+	vault->full_told = false;
+}
+
 /* ---- a few times a second ---- */
 /* What a disk still holds of a store that is out, nobody waits for. */
 static void leave_disks(struct vault *vault, struct effects *fx)
@@ -167,5 +206,6 @@ void watch_turn(struct vault *vault, struct effects *fx)
 	vault->looked_at = fx->now;
 	slow_turn(vault, fx);
 	stuck_turn(vault, fx);
+	full_turn(vault, fx);
 	leave_disks(vault, fx);
 }
