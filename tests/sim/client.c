@@ -128,7 +128,9 @@ void client_check_read(struct world *world, unsigned volume, uint64_t sector, ui
 				   zeros ? "zeros" : "operation",
 				   (unsigned long long)(zeros ? 0 : id),
 				   (unsigned long long)(missing ? missing->id : 0),
-				   reader ? "read at the primary" : "after the failover");
+				   !reader	? "after the failover"
+				   : reader->id ? "read at the primary"
+						: "on the device after a crash");
 	}
 }
 
@@ -280,6 +282,33 @@ void client_crashed(struct world *world, enum crash kind)
 		op->state = OP_UNKNOWN;
 	}
 	world->in_flight = 0;
+}
+
+/* ---- the device itself ---- */
+static const struct file *device_of(const struct world *world, unsigned volume)
+{
+	const struct core_group *group = &world->start[SITE_PRIMARY].group[0];
+	return &world->site[SITE_PRIMARY].file[group->volume[volume].device];
+}
+
+/* docs/semantics.md "intents": after an unclean stop the device is never behind an acknowledgement.
+ */
+void client_check_device(struct world *world)
+{
+	const struct op anybody = {.issued = ++world->clock};
+	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++)
+		client_check_read(world, v, 0, sectors_of(world), device_of(world, v)->cached,
+				  &anybody);
+}
+
+void client_remember_device(struct world *world)
+{
+	for (unsigned v = 0; v < world->options.volumes; v++) {
+		const struct file *file = device_of(world, v);
+		world->device_copy[v] = malloc(file->size);
+		memcpy(world->device_copy[v], file->cached, file->size);
+	}
+	world->converged = true;
 }
 
 /* ---- after a promotion ---- */

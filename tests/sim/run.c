@@ -74,25 +74,13 @@ static void floors_meet(struct world *w)
 			   (unsigned long long)most);
 }
 
-/* From here on both sites hold the same bytes, whatever the mode promises. */
-static void remember_device(struct world *w)
-{
-	const struct core_group *group = &w->start[SITE_PRIMARY].group[0];
-	for (unsigned v = 0; v < w->options.volumes; v++) {
-		const struct file *file = &w->site[SITE_PRIMARY].file[group->volume[v].device];
-		w->device_copy[v] = malloc(file->size);
-		memcpy(w->device_copy[v], file->cached, file->size);
-	}
-	w->converged = true;
-}
-
 static void become_equal(struct world *w)
 {
 	converge(w);
 	if (!w->failed)
 		floors_meet(w);
 	if (!w->failed)
-		remember_device(w);
+		client_remember_device(w);
 }
 
 enum crash draw_crash(struct world *w)

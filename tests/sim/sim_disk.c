@@ -207,9 +207,6 @@ void disk_complete(struct world *world, struct site *site, uint32_t number)
 		(struct completion){.io = pending->io, .result = result};
 }
 
-/* What becomes of what was on its way: of all of it, or of each by itself. */
-enum fate { FATE_LOST, FATE_WHOLE, FATE_PART, FATE_EACH };
-
 static enum fate draw_fate(struct world *world, enum fate mood)
 {
 	return mood == FATE_EACH ? (enum fate)chance_below(&world->chance, FATE_EACH) : mood;
@@ -217,6 +214,8 @@ static enum fate draw_fate(struct world *world, enum fate mood)
 
 static enum fate draw_mood(struct world *world)
 {
+	if (world->fate != FATE_DRAWN)
+		return world->fate;
 	return chance_permille(&world->chance, 500)
 		       ? FATE_EACH
 		       : (enum fate)chance_below(&world->chance, FATE_PART);

@@ -203,10 +203,12 @@ void site_crash(struct world *world, unsigned index, enum crash kind)
 	core_free(site->core);
 	munmap(site->packet_memory, site->packet_bytes);
 	site->core = NULL;
-	if (index == SITE_PRIMARY)
-		client_crashed(world, kind);
-	else
+	if (index == SITE_VAULT) {
 		world->vault_crashed = true;
+		return;
+	}
+	client_crashed(world, kind);
+	client_check_device(world);
 }
 
 void site_lose_store(struct world *world, unsigned index)

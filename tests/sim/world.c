@@ -296,6 +296,7 @@ void world_init(struct world *world, const struct options *options)
 	world->chance.state = options->seed ^ 0x6a09e667f3bcc908ull;
 	world->now = NS_PER_S;
 	world->wanderer = SHARDS_MAX;
+	world->fate = FATE_DRAWN;
 	check_begin(world);
 	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)
 		for (unsigned j = 0; j < KEY_BYTES; j++)

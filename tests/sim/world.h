@@ -43,6 +43,9 @@ struct options {
 	uint8_t aead;
 };
 
+/* What becomes at a crash of what was on its way: of all of it, or of each by itself. */
+enum fate { FATE_LOST, FATE_WHOLE, FATE_PART, FATE_EACH, FATE_DRAWN };
+
 /* ---- disks: what is cached, what is durable, what lies between ---- */
 struct unsynced {
 	uint64_t offset, length;
@@ -170,7 +173,9 @@ struct world {
 		sector_ops[VOLUMES_PER_GROUP_MAX]; /* by sector: indices of ops, [0] is the count */
 	bool failed;
 	char failure[512];
-	/* a story's own: what is said, without the time; whether a datagram gets lost */
+	/* a story's own: what is said, without the time; whether a datagram gets lost; what becomes
+	 * of what a crash finds on its way */
+	enum fate fate;
 	void (*hear)(struct world *, const char *line);
 	bool (*drops)(struct world *, unsigned from, const struct cell *);
 	char log[LOG_LINES][160];
@@ -224,6 +229,10 @@ void client_answered(struct world *, struct request *);
 void client_crashed(struct world *, enum crash);
 void client_check_read(struct world *, unsigned volume, uint64_t sector, uint64_t count,
 		       const uint8_t *bytes, const struct op *reader);
+/* After a crash of the primary: every sector of its devices, as they will be found. */
+void client_check_device(struct world *);
+/* From here on both sites hold the same bytes, whatever the mode promises. */
+void client_remember_device(struct world *);
 /* After a promotion: every sector, as the vault serves it. owed: all that was acknowledged must be
  * there; else only what was acknowledged before something that is there. */
 void client_check_all(struct world *, bool owed);
