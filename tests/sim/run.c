@@ -182,6 +182,7 @@ static void heal(struct world *w)
 
 static void branch_run(struct world *w)
 {
+	w->branched = true;
 	w->chance.state = chance_mix(w->chance.state);
 	w->options.lose_stores = chance_permille(&w->chance, 900);
 	w->options.lose_more = w->options.lose_stores && chance_permille(&w->chance, 400);

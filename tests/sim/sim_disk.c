@@ -128,6 +128,7 @@ static void file_forget(struct file *file, const struct pending *pending)
 	for (unsigned i = 0; i < file->unsynced_count; i++)
 		free(file->unsynced[i].bytes);
 	file->unsynced_count = 0;
+	file->differs = true;
 	if (pending->kind == IO_WRITE || pending->kind == IO_WRITE_DURABLE)
 		file_apply(file->cached, &entry);
 	file->failed = false;
@@ -278,6 +279,26 @@ static void disk_kill(struct world *world, struct site *site)
 	}
 }
 
+/* What was cached is gone: what is read from here on is what is durable. */
+static void cache_drop(struct file *file, const struct unsynced *entry)
+{
+	memcpy(file->cached + entry->offset, file->durable + entry->offset, entry->length);
+}
+
+static void power_cut_file(struct world *world, struct file *file, enum fate mood)
+{
+	for (unsigned i = 0; i < file->unsynced_count; i++)
+		crash_entry(world, file, &file->unsynced[i], mood);
+	for (unsigned i = 0; i < file->unsynced_count; i++) {
+		cache_drop(file, &file->unsynced[i]);
+		free(file->unsynced[i].bytes);
+	}
+	file->unsynced_count = 0;
+	if (file->differs)
+		memcpy(file->cached, file->durable, file->size);
+	file->differs = false;
+}
+
 void disk_crash(struct world *world, struct site *site, enum crash kind)
 {
 	for (unsigned i = 0; i < site->file_count; i++)
@@ -290,14 +311,8 @@ void disk_crash(struct world *world, struct site *site, enum crash kind)
 		return;
 	}
 	enum fate mood = draw_mood(world);
-	for (unsigned i = 0; i < site->file_count; i++) {
-		struct file *file = &site->file[i];
-		for (unsigned j = 0; j < file->unsynced_count; j++) {
-			crash_entry(world, file, &file->unsynced[j], mood);
-			free(file->unsynced[j].bytes);
-		}
-		file->unsynced_count = 0;
-	}
+	for (unsigned i = 0; i < site->file_count; i++)
+		power_cut_file(world, &site->file[i], mood);
 	for (unsigned i = 0; i < PENDING_MAX; i++) {
 		struct pending *pending = &site->pending[i];
 		if (!pending->open)
@@ -305,11 +320,12 @@ void disk_crash(struct world *world, struct site *site, enum crash kind)
 		struct unsynced entry = {.offset = pending->offset,
 					 .length = pending->length,
 					 .bytes = pending->bytes};
-		if (pending->kind != IO_READ && pending->kind != IO_SYNC)
-			crash_entry(world, &site->file[pending->file], &entry, mood);
+		struct file *file = &site->file[pending->file];
+		if (pending->kind != IO_READ && pending->kind != IO_SYNC) {
+			crash_entry(world, file, &entry, mood);
+			cache_drop(file, &entry);
+		}
 		free(pending->bytes);
 		*pending = (struct pending){0};
 	}
-	for (unsigned i = 0; i < site->file_count; i++)
-		memcpy(site->file[i].cached, site->file[i].durable, site->file[i].size);
 }

@@ -200,8 +200,11 @@ void site_crash(struct world *world, unsigned index, enum crash kind)
 	site->alive = false;
 	site->life++;
 	disk_crash(world, site, kind);
-	core_free(site->core);
-	munmap(site->packet_memory, site->packet_bytes);
+	/* A branch would copy all of it, only to wipe it. */
+	if (!world->branched) {
+		core_free(site->core);
+		munmap(site->packet_memory, site->packet_bytes);
+	}
 	site->core = NULL;
 	if (index == SITE_VAULT) {
 		world->vault_crashed = true;

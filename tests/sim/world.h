@@ -58,6 +58,7 @@ struct file {
 	uint64_t size;
 	struct unsynced *unsynced;
 	unsigned unsynced_count, unsynced_room;
+	bool differs;	     /* cached may differ from durable elsewhere than in unsynced */
 	uint64_t fail_after; /* writes until all fail with EIO; 0: never */
 	bool failed;
 	/* fails once, and the kernel forgets what it had not written: later syncs succeed though */
@@ -160,6 +161,7 @@ struct world {
 	bool vault_crashed, quiet;    /* quiet: no more faults, no new operations */
 	bool rested;		      /* nothing was asked for, for a while, until just now */
 	bool altered;		      /* the datagram that is being delivered */
+	bool branched;		      /* in a process that ends soon: memory is not given back */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
 	uint8_t *device_copy[VOLUMES_PER_GROUP_MAX]; /* as it was then */
