@@ -137,25 +137,13 @@ static void fault_path(struct world *w)
 	w->path_cut[path] = false;
 }
 
-/* Writes need w stores, and a failover survives the loss of w - k. */
-bool store_spend(struct world *w, unsigned index)
-{
-	unsigned n = geometry_n(w->options.geometry), k = w->options.geometry.k;
-	if (w->stores_lost + 1 + w->options.quorum > n ||
-	    w->stores_lost + 1 + k > w->options.quorum || w->store_spent[index])
-		return false;
-	w->store_spent[index] = true;
-	w->stores_lost++;
-	return true;
-}
-
 /* A disk does not answer, for so long that its store goes out, and may answer after that. */
 static bool fault_hang(struct world *w)
 {
 	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
 	struct site *site = &w->site[SITE_VAULT];
 	const struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
-	if (!store_spend(w, index))
+	if (w->store_gone[index] || !store_spend(w, index))
 		return false;
 	world_say(w, "store %u hangs", index);
 	ns_t until = w->now + chance_between(&w->chance, 2 * NS_PER_S, 40 * NS_PER_S);
@@ -174,7 +162,7 @@ static void fault_stall(struct world *w)
 	unsigned n = geometry_n(w->options.geometry), m = w->options.geometry.m;
 	unsigned count = m ? 1 + (unsigned)chance_below(&w->chance, m) : 0;
 	unsigned first = (unsigned)chance_below(&w->chance, n);
-	if (chance_permille(&w->chance, 600) && fault_hang(w))
+	if (!w->beyond && chance_permille(&w->chance, 300) && fault_hang(w))
 		return;
 	ns_t until = w->now + chance_below(&w->chance, 3 * NS_PER_S);
 	for (unsigned i = 0; i < count; i++)
@@ -185,37 +173,156 @@ static void fault_stall(struct world *w)
 		branch(w);
 }
 
-/* A store's disk begins to fail, or to lie, or the store comes and goes. */
-static void fault_store(struct world *w)
+/* ---- stores ---- */
+/* All files of a store, whose disk goes bad in one of these ways. */
+static void disk_turns(struct world *w, unsigned index, enum fault how)
+{
+	const struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
+	struct site *site = &w->site[SITE_VAULT];
+	w->store_liar[index] = true;
+	for (unsigned i = files->superblock; i <= files->slots[w->options.volumes - 1]; i++) {
+		struct file *file = &site->file[i];
+		file->lies |= how == FAULT_LIE;
+		if (how == FAULT_LOST_WRITES)
+			file->lost_writes = w->options.lost_writes;
+		if (how == FAULT_MISDIRECTED)
+			file->misdirected = w->options.misdirected;
+		if (how == FAULT_MISREAD)
+			file->misread = w->options.misread;
+	}
+	if (how == FAULT_FAIL || how == FAULT_FORGET)
+		site->file[files->journal].fail_after = 1 + chance_below(&w->chance, 20);
+	site->file[files->journal].forgets = how == FAULT_FORGET;
+	w->store_gone[index] = how == FAULT_FAIL; /* from the next start on */
+}
+
+static void fault_disk(struct world *w, enum fault how)
+{
+	static const char *const words[FAULTS] = {[FAULT_FAIL] = "begins to fail",
+						  [FAULT_FORGET] = "will fail once, and forget",
+						  [FAULT_LIE] = "lies from now on",
+						  [FAULT_LOST_WRITES] = "loses writes",
+						  [FAULT_MISDIRECTED] = "misdirects writes",
+						  [FAULT_MISREAD] = "misreads"};
+	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
+	if (w->store_gone[index] || !store_spend(w, index))
+		return;
+	world_say(w, "store %u %s", index, words[how]);
+	disk_turns(w, index, how);
+}
+
+static void fault_wander(struct world *w)
 {
 	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
-	if (!store_spend(w, index))
+	if (w->wanderer < SHARDS_MAX || !store_spend(w, index))
 		return;
-	struct site *site = &w->site[SITE_VAULT];
-	const struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
-	struct file *journal = &site->file[files->journal];
-	switch (chance_below(&w->chance, 4)) {
-	case 0:
-		world_say(w, "store %u begins to fail", index);
-		journal->fail_after = 1 + chance_below(&w->chance, 20);
-		w->store_gone[index] = true; /* from the next start on */
-		break;
-	case 1:
-		world_say(w, "store %u will fail once, and forget", index);
-		journal->fail_after = 1 + chance_below(&w->chance, 20);
-		journal->forgets = true;
-		break;
-	case 2:
-		world_say(w, "store %u lies from now on", index);
-		for (unsigned i = 0; i < site->file_count; i++)
-			if (i >= files->superblock && i <= files->slots[w->options.volumes - 1])
-				site->file[i].lies = true;
-		break;
-	default:
-		world_say(w, "store %u comes and goes from now on", index);
-		if (w->wanderer == SHARDS_MAX)
-			w->wanderer = index;
-	}
+	world_say(w, "store %u comes and goes from now on", index);
+	w->wanderer = index;
+}
+
+static void fault_gone(struct world *w)
+{
+	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
+	if (!w->store_gone[index] && store_spend(w, index))
+		store_delete(w, index);
+}
+
+/* Whoever is in the wrong place, or was replaced, must not be taken for what is missing there. */
+static void wrong_disks(struct world *w, uint32_t wrong)
+{
+	w->away = wrong;
+	site_start(w, SITE_VAULT);
+	world_run(w, w->now + chance_between(&w->chance, 100 * NS_PER_MS, 2 * NS_PER_S), NULL);
+	for (unsigned i = 0; i < SHARDS_MAX && !w->failed; i++)
+		if (wrong >> i & 1 && store_serves(w, i))
+			world_fail(w, "store %u serves from a disk that is not its own", i);
+	w->swaps++;
+	site_crash(w, SITE_VAULT, draw_crash(w));
+	w->away = 0;
+}
+
+static void files_swap(struct world *w, struct store_files *a, struct store_files *b)
+{
+	struct store_files other = *a;
+	*a = *b;
+	*b = other;
+	world_say(w, "disks change places");
+}
+
+/* Two that are not in their place are two that are lost, for the time. Where that is more than may
+ * be, the vault must refuse to open: then nothing happens that they could miss. */
+static bool may_swap(struct world *w, unsigned one, unsigned other)
+{
+	unsigned n = geometry_n(w->options.geometry), k = w->options.geometry.k;
+	if (w->store_gone[one] || w->store_gone[other] || w->rebuild.open)
+		return false;
+	if (n - 2 < max_u64(k, n - w->options.quorum + 1u))
+		return true;
+	if (!store_spend(w, one))
+		return false;
+	if (store_spend(w, other))
+		return true;
+	w->store_spent[one] = false;
+	w->stores_lost--;
+	return false;
+}
+
+static void fault_swap(struct world *w)
+{
+	struct core_group *group = &w->start[SITE_VAULT].group[0];
+	unsigned n = geometry_n(w->options.geometry);
+	unsigned one = (unsigned)chance_below(&w->chance, n);
+	unsigned other = (one + 1 + (unsigned)chance_below(&w->chance, n - 1)) % n;
+	if (!may_swap(w, one, other))
+		return;
+	site_crash(w, SITE_VAULT, draw_crash(w));
+	files_swap(w, &group->store[one].files, &group->store[other].files);
+	wrong_disks(w, 1u << one | 1u << other);
+	files_swap(w, &group->store[one].files, &group->store[other].files);
+	restart_all(w);
+}
+
+static void fault_old_disk(struct world *w)
+{
+	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
+	struct store_files *files = &w->start[SITE_VAULT].group[0].store[index].files;
+	if (!w->has_old_disk[index] || w->rebuild.open || w->store_gone[index] ||
+	    !store_spend(w, index))
+		return;
+	site_crash(w, SITE_VAULT, draw_crash(w));
+	files_swap(w, files, &w->old_disk[index]);
+	wrong_disks(w, 1u << index);
+	files_swap(w, files, &w->old_disk[index]);
+	restart_all(w);
+}
+
+static void fault_store(struct world *w)
+{
+	enum fault kind = FAULTS;
+	unsigned seen = 0;
+	for (unsigned i = 0; i <= FAULT_OLD_DISK; i++)
+		if (fault_on(w, i) && chance_below(&w->chance, ++seen) == 0)
+			kind = (enum fault)i;
+	if (w->beyond)
+		return;
+	if (kind == FAULT_WANDER)
+		fault_wander(w);
+	else if (kind == FAULT_GONE)
+		fault_gone(w);
+	else if (kind == FAULT_SWAP)
+		fault_swap(w);
+	else if (kind == FAULT_OLD_DISK)
+		fault_old_disk(w);
+	else if (kind <= FAULT_OLD_DISK)
+		fault_disk(w, kind);
+}
+
+/* And then all begins anew. */
+static void whole_again(struct world *w)
+{
+	restart_all(w);
+	become_whole(w);
+	w->quiet = false;
 }
 
 void faults(struct world *w)
@@ -230,18 +337,20 @@ void faults(struct world *w)
 		world_run(w, w->now + chance_below(&w->chance, (rested ? 20 : 400) * NS_PER_MS),
 			  NULL);
 		uint64_t dice = chance_below(&w->chance, 100);
-		if (rested || dice < 45)
+		if (rested || dice < 34)
 			fault_crash(w, rested);
-		else if (dice < 58)
+		else if (dice < 45)
 			fault_kill_and_cut(w);
-		else if (dice < 68)
+		else if (dice < 54)
 			fault_catch_up(w);
-		else if (dice < 76)
+		else if (dice < 60)
 			fault_stall(w);
-		else if (dice < 82)
+		else if (dice < 64)
 			fault_partition(w);
-		else if (dice < 88)
+		else if (dice < 68)
 			fault_path(w);
+		else if (dice < 73)
+			whole_again(w);
 		else
 			fault_store(w);
 	}

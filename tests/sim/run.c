@@ -16,7 +16,6 @@ static bool all_answered(struct world *w)
 
 static void converge(struct world *w)
 {
-	w->quiet = true;
 	world_run(w, w->now + 120 * NS_PER_S, all_answered);
 	if (!all_answered(w) && !w->failed) {
 		site_status(w, SITE_PRIMARY, &w->status);
@@ -43,9 +42,38 @@ static bool all_durable(struct world *w)
 	return group->durable == group->lsn && strcmp(group->state, "replicating") == 0;
 }
 
-static void floors_meet(struct world *w)
+/* All that were written are on all stores in service. */
+static bool floors_equal(struct world *w, unsigned *in_service)
 {
 	lsn_t least = UINT64_MAX, most = 0;
+	site_status(w, SITE_VAULT, &w->status);
+	const struct group_status *group = &w->status.group[0];
+	*in_service = 0;
+	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++)
+		if (group->store[i].in_service) {
+			least = min_u64(least, group->store[i].floor);
+			most = max_u64(most, group->store[i].floor);
+			++*in_service;
+		}
+	if (least != most)
+		world_fail(w, "floors do not meet: %llu and %llu", (unsigned long long)least,
+			   (unsigned long long)most);
+	return !w->failed;
+}
+
+/* One that came back is as good as any other now, if its disk is. */
+static void stores_are_good(struct world *w)
+{
+	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++)
+		if (w->status.group[0].store[i].in_service && !w->store_liar[i])
+			w->store_spent[i] = false;
+	if (w->wanderer < SHARDS_MAX && !w->store_spent[w->wanderer])
+		w->wanderer = SHARDS_MAX;
+}
+
+static void floors_meet(struct world *w)
+{
+	unsigned in_service;
 	for (unsigned i = 0; i < 100 && !w->failed && !all_durable(w); i++)
 		world_run(w, w->now + NS_PER_S, NULL);
 	if (!w->failed && !all_durable(w))
@@ -53,32 +81,31 @@ static void floors_meet(struct world *w)
 			   (unsigned long long)w->status.group[0].durable,
 			   (unsigned long long)w->status.group[0].lsn, w->status.group[0].state);
 	world_run(w, w->now + 5 * NS_PER_S, NULL);
-	if (w->failed)
+	if (w->failed || !floors_equal(w, &in_service) || !scrubbed_clean(w) ||
+	    !floors_equal(w, &in_service))
 		return;
-	site_status(w, SITE_VAULT, &w->status);
-	const struct group_status *group = &w->status.group[0];
-	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++)
-		if (group->store[i].in_service) {
-			least = min_u64(least, group->store[i].floor);
-			most = max_u64(most, group->store[i].floor);
-		}
-	w->repaired += group->repaired;
-	/* One that came back is as good as any other now. */
-	if (w->wanderer < SHARDS_MAX && group->store[w->wanderer].in_service && least == most) {
-		w->store_spent[w->wanderer] = false;
-		w->stores_lost--;
-		w->wanderer = SHARDS_MAX;
-	}
-	if (least != most)
-		world_fail(w, "floors do not meet: %llu and %llu", (unsigned long long)least,
-			   (unsigned long long)most);
+	w->repaired += w->status.group[0].repaired;
+	w->clean++;
+	stores_are_good(w);
+	if (in_service == geometry_n(w->options.geometry))
+		wounds_heal(w);
+}
+
+void become_whole(struct world *w)
+{
+	w->quiet = true;
+	removals_told(w);
+	bool restores = fault_on(w, FAULT_REBUILD) && chance_permille(&w->chance, 800);
+	if ((restores || stores_good(w) < w->options.quorum) && !stores_restored(w) && !w->failed)
+		world_fail(w, "stores cannot be brought back: %s", w->rebuild.command.text);
+	converge(w);
+	if (!w->failed)
+		floors_meet(w);
 }
 
 static void become_equal(struct world *w)
 {
-	converge(w);
-	if (!w->failed)
-		floors_meet(w);
+	become_whole(w);
 	if (!w->failed)
 		client_remember_device(w);
 }
@@ -101,23 +128,29 @@ static unsigned store_richest(const struct world *w)
 	return richest;
 }
 
+static void lose_some(struct world *w, bool worst)
+{
+	unsigned n = geometry_n(w->options.geometry), first = (unsigned)chance_below(&w->chance, n);
+	unsigned richest = store_richest(w);
+	if (worst && richest < n && store_may_go(w, richest))
+		site_lose_store(w, richest);
+	for (unsigned i = 0; i < n; i++)
+		if (!w->store_gone[(first + i) % n] && store_may_go(w, (first + i) % n))
+			site_lose_store(w, (first + i) % n);
+}
+
 static void lose_stores(struct world *w)
 {
 	bool worst = chance_permille(&w->chance, 750);
-	unsigned n = geometry_n(w->options.geometry),
-		 spare = w->options.quorum - w->options.geometry.k;
-	while (w->options.lose_stores && w->stores_lost < spare) {
-		unsigned index = worst ? store_richest(w) : (unsigned)chance_below(&w->chance, n);
-		if (!w->store_gone[index] && !w->store_spent[index])
-			site_lose_store(w, index);
-		else
-			worst = false;
-	}
+	unsigned n = geometry_n(w->options.geometry);
+	if (w->options.lose_stores)
+		lose_some(w, worst);
 	unsigned more = w->options.lose_more ? 1 : 0;
 	if (more && chance_permille(&w->chance, 300))
 		more += (unsigned)chance_below(&w->chance, 3);
 	for (unsigned i = 0; i < more; i++) {
 		unsigned index = worst ? store_richest(w) : (unsigned)chance_below(&w->chance, n);
+		w->beyond = true;
 		if (index < n)
 			site_lose_store(w, index);
 	}
@@ -131,8 +164,30 @@ static bool all_owed(const struct world *w)
 	return w->options.ack == ACK_RECEIVED && !w->vault_crashed;
 }
 
+/* More disks than may be lost say what is not so, or have forgotten what they said: nobody can know
+ * what they held. */
+static bool doubtful(const struct world *w)
+{
+	bool doubt = false;
+	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++)
+		doubt |= w->store_liar[i] && !w->store_gone[i];
+	for (unsigned i = 0; i < w->wound_count; i++)
+		doubt |= w->wound[i].kind == WOUND_SLOTS;
+	return w->beyond && doubt;
+}
+
+static void check_served(struct world *w)
+{
+	w->promoted++;
+	client_check_all(w, doubtful(w) ? OWED_NOTHING : all_owed(w) ? OWED_ALL : OWED_ORDER);
+	site_status(w, SITE_VAULT, &w->status);
+	w->decoded += w->status.group[0].decoded;
+	w->folds += w->status.group[0].fold > 0;
+}
+
 static void failover(struct world *w)
 {
+	struct command result;
 	if (w->site[SITE_VAULT].alive)
 		site_status(w, SITE_VAULT, &w->status);
 	/* The site is gone, with what it had: nothing is asked of its disks any more. */
@@ -144,25 +199,19 @@ static void failover(struct world *w)
 	}
 	/* The vault sees that the primary is gone, and the last late datagram has come. */
 	world_run(w, w->now + 6 * NS_PER_S, NULL);
+	stores_noted(w);
 	if (w->failed)
 		return;
-	struct command result;
 	int outcome = site_promote(w, false, &result);
 	if (w->failed)
 		return;
-	if (outcome < 0 && w->options.lose_more) {
+	stores_noted(w);
+	if (outcome == 0)
+		check_served(w);
+	else if (w->beyond)
 		w->refused++; /* it says what is missing; to lie would be worse */
-		return;
-	}
-	if (outcome < 0) {
+	else
 		world_fail(w, "promotion refused (%d): %s", outcome, result.text);
-		return;
-	}
-	w->promoted++;
-	client_check_all(w, all_owed(w));
-	site_status(w, SITE_VAULT, &w->status);
-	w->decoded += w->status.group[0].decoded;
-	w->folds += w->status.group[0].fold > 0;
 }
 
 /* ---- a branch: what if the primary were lost now? ---- */
@@ -232,10 +281,14 @@ void run(struct world *w, const struct options *options, void (*report)(const st
 	must(shared != MAP_FAILED, "branches tell their figures");
 	branch_report = report;
 	world_init(w, options);
+	w->hazard = hazard;
+	w->rebuild_make = rebuild_make;
+	w->ordered = ordered;
+	world_event(w, w->now, EVENT_HAZARD, SITE_VAULT, NULL, 0);
 	site_start(w, SITE_VAULT);
 	site_start(w, SITE_PRIMARY);
 	unsigned wanderer = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
-	if (chance_permille(&w->chance, 400) && store_spend(w, wanderer))
+	if (fault_on(w, FAULT_WANDER) && store_spend(w, wanderer))
 		w->wanderer = wanderer;
 	faults(w);
 	w->issued_target = w->options.operations;

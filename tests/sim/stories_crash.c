@@ -25,6 +25,27 @@ static struct options two_volumes(void)
 	return options;
 }
 
+static bool catching_up(struct world *w)
+{
+	site_status(w, SITE_PRIMARY, &w->status);
+	return strcmp(w->status.group[0].state, "catching-up") == 0;
+}
+
+/* Something is on its way to the last journal, and so to all. */
+static bool storing(struct world *w)
+{
+	const struct core_group *config = &w->start[SITE_VAULT].group[0];
+	unsigned last = geometry_n(w->options.geometry) - 1;
+	const struct site *site = &w->site[SITE_VAULT];
+	for (unsigned i = site->pending_oldest; i != site->pending_next; i++) {
+		const struct pending *pending = &site->pending[i % PENDING_MAX];
+		if (pending->open && pending->kind == IO_WRITE_DURABLE &&
+		    pending->file == config->store[last].files.journal)
+			return true;
+	}
+	return false;
+}
+
 /* Both sites were told apart: what the vault serves must be what the device holds. */
 static void compares(void)
 {
@@ -74,6 +95,75 @@ static void device_in_cache(void)
 	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
 	start_both();
 	wait_until(replicating);
+	compares();
+}
+
+/* Written, and killed before it was synced: each journal has the record in the cache. What counts
+ * after the start must be there after a power cut. */
+static void journal_in_cache(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	world_say(&world, "writes block 0; the vault is killed while it stores it");
+	ask(OP_WRITE, 0, 1);
+	wait_until(storing);
+	crash(SITE_VAULT, CRASH_PROCESS, FATE_WHOLE);
+	start_both();
+	answers();
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	crash(SITE_VAULT, CRASH_POWER, FATE_LOST);
+	site_start(&world, SITE_VAULT);
+	rest();
+	promotes(false);
+}
+
+/* docs/semantics.md "intents": durable before the write goes to the device or to the network. */
+static void intent_first(void)
+{
+	const struct core_group *config = &world.start[SITE_PRIMARY].group[0];
+	begin((struct geometry){2, 2}, 3);
+	world_say(&world, "writes block 0; the intent log is slow");
+	world.site[SITE_PRIMARY].file[config->intent_file].stalled = world.now + 300 * NS_PER_MS;
+	ask(OP_WRITE, 0, 1);
+	world_run(&world, world.now + 200 * NS_PER_MS, NULL);
+	tell_vault();
+	answers();
+}
+
+/* docs/semantics.md "modes": answered in lsn order. */
+static void in_lsn_order(void)
+{
+	struct options options = two_volumes();
+	begin_with(&options);
+	rest();
+	world_say(&world, "writes v0, whose device is slow, and v1; cut off");
+	device(0)->stalled = world.now + 300 * NS_PER_MS;
+	world.partitioned = true;
+	ask_volume(0, OP_WRITE, 0, 1);
+	ask_volume(1, OP_WRITE, 0, 1);
+	world_run(&world, world.now + 200 * NS_PER_MS, NULL);
+	world_say(&world, "%u wait", world.in_flight);
+	tell_primary();
+	world.partitioned = false;
+	answers();
+}
+
+/* What a former life sent as lsn 3 comes when the next one has begun a span of its own there. */
+static void late_datagrams(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 2);
+	world_say(&world, "writes block 2; its datagrams are held up");
+	ask(OP_WRITE, 2, 1);
+	world_run(&world, world.now + 500 * NS_PER_US, NULL);
+	world_clog(&world, SITE_VAULT);
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	start_both();
+	wait_until(catching_up);
+	world_say(&world, "they come");
+	world_release(&world);
+	wait_until(replicating);
+	tell_vault();
+	reads();
 	compares();
 }
 
@@ -154,6 +244,48 @@ static const struct story stories[] = {
 	 "site 0 starts (life 5)\n"
 	 "site 1: span opened at lsn 4, generation 1\n"
 	 "site 0: replicating from lsn 4, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 3, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 3, generation 2\n"},
+	{"journal in the cache", journal_in_cache,
+	 "writes block 0; the vault is killed while it stores it\n"
+	 "site 1 is killed\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 1\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 2, generation 1\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 5)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 1\n"
+	 "site 1: promoted: serves up to lsn 1, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 1, generation 2\n"},
+	{"intent first", intent_first,
+	 "writes block 0; the intent log is slow\n"
+	 "vault vault: floors 0 0 0 0, durable 0, consistent 0, 0 repaired\n"
+	 "answered\n"},
+	{"in lsn order", in_lsn_order,
+	 "writes v0, whose device is slow, and v1; cut off\n"
+	 "2 wait\n"
+	 "primary replicating: lsn 2, durable 0, resent none\n"
+	 "answered\n"},
+	{"late datagrams", late_datagrams,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "writes block 2; its datagrams are held up\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 3, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "they come\n"
+	 "site 0: caught up: 16 blocks compared, 0 sent again\n"
+	 "site 1: span opened at lsn 4, generation 1\n"
+	 "site 0: replicating from lsn 4, generation 1\n"
+	 "vault vault: floors 3 3 3 3, durable 3, consistent 3, 0 repaired\n"
+	 "answered\n"
 	 "site 0 loses power\n"
 	 "site 1: promoted: serves up to lsn 3, generation 2\n"
 	 "promotion 0\n"

@@ -184,7 +184,73 @@ void promotes(bool accept_loss)
 	world_say(&world, "promotion %d", outcome);
 	hear(&world, result.text);
 	if (outcome == 0)
-		client_check_all(&world, !accept_loss);
+		client_check_all(&world, accept_loss ? OWED_ORDER : OWED_ALL);
+}
+
+/* ---- the vault and its stores ---- */
+/* A short journal, and all blocks written so often. */
+void begin_short(unsigned rounds)
+{
+	struct options options = ordinary((struct geometry){2, 2}, 3);
+	options.segments = 4;
+	begin_with(&options);
+	for (unsigned i = 0; i < rounds; i++)
+		writes(0, 16);
+}
+
+bool folded(struct world *w)
+{
+	site_status(w, SITE_VAULT, &w->status);
+	return w->status.group[0].fold && w->status.group[0].store[0].image_point;
+}
+
+const struct store_files *store_files_of(unsigned store)
+{
+	return &world.start[SITE_VAULT].group[0].store[store].files;
+}
+
+struct file *vault_file(uint16_t number)
+{
+	return &world.site[SITE_VAULT].file[number];
+}
+
+void vault_cut(void)
+{
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	site_start(&world, SITE_VAULT);
+	rest();
+}
+
+void scrubs(void)
+{
+	const struct command what = {.kind = COMMAND_SCRUB};
+	site_order(&world, SITE_VAULT, &what);
+	const unsigned long long *number = world.command.number;
+	world_say(&world, "scrub %d: %llu read, %llu bad, %llu repaired, %llu lost",
+		  world.command.result, number[0], number[1], number[2], number[3]);
+}
+
+struct command rebuild_prepared(unsigned index)
+{
+	struct command what = {.kind = COMMAND_REBUILD_PREPARE, .store = (uint8_t)index};
+	site_order(&world, SITE_VAULT, &what);
+	if (world.command.result < 0)
+		return what;
+	what.kind = COMMAND_REBUILD;
+	what.incarnation = world.command.incarnation;
+	site_renew_store(&world, index, &world.command.set, what.incarnation);
+	what.files = world.start[SITE_VAULT].group[0].store[index].files;
+	return what;
+}
+
+void rebuilds(unsigned index)
+{
+	struct command what = rebuild_prepared(index);
+	if (world.command.result == 0)
+		site_order(&world, SITE_VAULT, &what);
+	world_say(&world, "rebuild %d", world.command.result);
+	if (world.command.result < 0)
+		hear(&world, world.command.text);
 }
 
 /* ---- telling ---- */
@@ -206,7 +272,8 @@ static bool told(const struct story *story, bool print)
 
 int main(int argc, char **argv)
 {
-	static const struct story_set *const sets[] = {&stories_course, &stories_crash};
+	static const struct story_set *const sets[] = {&stories_course, &stories_crash,
+						       &stories_store, &stories_rebuild};
 	unsigned passed = 0, failed = 0;
 	for (unsigned i = 0; i < ARRAY_COUNT(sets); i++)
 		for (unsigned j = 0; j < sets[i]->count; j++) {

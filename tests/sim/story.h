@@ -15,7 +15,7 @@ struct story_set {
 	const struct story *story;
 	unsigned count;
 };
-extern const struct story_set stories_course, stories_crash;
+extern const struct story_set stories_course, stories_crash, stories_store, stories_rebuild;
 
 extern struct world world;
 extern unsigned to_drop; /* shards of the primary that still get lost */
@@ -42,6 +42,18 @@ void reads(void);
 void primary_gone(void);
 void stores_lost(unsigned first, unsigned count);
 void promotes(bool accept_loss);
+
+/* ---- the vault and its stores ---- */
+/* A short journal, and all blocks written so often. */
+void begin_short(unsigned rounds);
+bool folded(struct world *);
+void vault_cut(void); /* loses power, starts again, has time */
+void scrubs(void);
+/* The vault gives the old store up and a new one is made: the order to fill that. */
+struct command rebuild_prepared(unsigned index);
+void rebuilds(unsigned index);
+const struct store_files *store_files_of(unsigned store);
+struct file *vault_file(uint16_t number);
 
 /* ---- what is looked at ---- */
 void hear(struct world *, const char *line);

@@ -82,12 +82,12 @@ def link(build, folder, objects, name):
 
 
 def story(program):
-    """The first story that takes another course, or None."""
+    """The stories that take another course, or None."""
     done = subprocess.run([program], capture_output=True, text=True, errors="replace")
     if done.returncode == 0:
         return None
-    told = re.search(r"^FAILED  (.*)", done.stdout, re.M)
-    return told.group(1) if told else f"stops: {done.stderr.strip().split(chr(10))[-1]}"
+    told = re.findall(r"^FAILED  (.*)", done.stdout, re.M)
+    return ", ".join(told) or f"stops: {done.stderr.strip().split(chr(10))[-1]}"
 
 
 def hunt(program, seeds):
@@ -121,7 +121,7 @@ def work(build, how, mutant, seeds):
         files = sorted({file for file, _, _ in edits})
         objects = [compile_one(how[file], build, folder, file) for file in files]
         told = story(link(build, folder, objects, "stories"))
-        found = (f"story: {told}", 0) if told else \
+        found = (f"stories: {told}", 0) if told else \
             hunt(link(build, folder, objects, "sim"), seeds)
     except RuntimeError as error:
         return name, "broken", str(error), 0, 0.0
