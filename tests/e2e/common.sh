@@ -180,4 +180,11 @@ random_file() { # random_file FILE MIB
   dd if=/dev/urandom of="$1" bs=1M count="$2" status=none
 }
 
+# A vault that has just started reads its stores, and refuses a rebuild until it knows them.
+opened() { status_is vault '.groups[0].state != "opening"'; }
+rebuild() { # rebuild INDEX
+  within 10 opened
+  ctl vault store rebuild vol0 "$1"
+}
+
 log_of() { cat "${P[dir]}/$1/log"; }

@@ -21,7 +21,7 @@ store_out() { store_is "$1" '(.in_service | not)'; }
 floors_meet() { status_is vault '[.groups[0].stores[].floor] | unique | length == 1'; }
 replicates() { status_is primary '.groups[0] | .state == "replicating" and .protected'; }
 rebuilt() {
-  ctl vault store rebuild vol0 "$1" && within 30 store_serves "$1" && synced && floors_meet
+  rebuild "$1" && within 30 store_serves "$1" && synced && floors_meet
 }
 write_at() { # write_at MIB PATTERN: 4 MiB, acknowledged
   qemu-io -f raw -c "write -P $2 ${1}M 4M" -c flush "${P[primary_nbd]}" | grep -q ' ops;'
@@ -102,7 +102,7 @@ check 'it serves' within 20 store_serves 3
 within 30 replicates
 check 'written through it' write_at 4 2
 check 'it was synced, not only told to' within 10 test -s "$failing/sync/synced"
-check 'by syncs of its own' status_is vault '.lane.disk.synced_apart > 0'
+check 'by syncs of its own' within 5 status_is vault '.lane.disk.synced_apart > 0'
 check 'all floors meet' synced
 disk_failed=$(status vault .lane.disk.failed)
 touch "$failing/sync/sync"
@@ -165,7 +165,7 @@ onto_small() {
 check 'the disk of store 5 is replaced by a small one' vault_with onto_small
 within 30 replicates
 refused 'a rebuild finds no room, and says where' 'stores/5.*No space left' \
-  ctl vault store rebuild vol0 5
+  rebuild 5
 check 'the others go on' write_at 32 9
 check 'the store is out' store_out 5
 off_small() { unmount "$stores/5" && rmdir "$stores/5" && mv "$work/away" "$stores/5"; }
@@ -189,8 +189,12 @@ if loop=$(losetup --find --show "$work/small/disk" 2>/dev/null); then
   dd if=/dev/zero of="$work/small/ballast" bs=1M 2>/dev/null
   for ((i = 0; i < 60 && i % 4 == 0; i += 4)); do write_at $i $((i + 100)) || break; done
   equal 'writes go on when it is full' 60 "$i"
-  check 'the store is out' within 20 store_out 4
-  equal 'with one line' 1 "$(lines vault 'store 4 is out \(errno')"
+  # Full below its file system: some kernels call that no room, others an error of the device.
+  waits_or_out() {
+    status_is vault '.groups[0].stores[4] | .state == "full" or (.in_service | not)'
+  }
+  check 'the store waits for room, or is out' within 20 waits_or_out
+  equal 'with one line' 1 "$(lines vault 'no room on its disk|store 4 is out \(errno')"
   off_loop() { unmount "$stores/4"; }
   check 'the old disk is back' vault_with off_loop
   within 30 replicates

@@ -29,7 +29,7 @@ vault_again() { # vault_again COMMAND...: while it is stopped
 }
 
 rebuilt() { # rebuilt INDEX: made anew from the others, until all floors meet
-  ctl vault store rebuild vol0 "$1" && within 30 store_serves "$1" && synced && floors_meet
+  rebuild "$1" && within 30 store_serves "$1" && synced && floors_meet
 }
 
 flip() { # flip FILE OFFSET: one bit
