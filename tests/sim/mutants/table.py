@@ -122,6 +122,13 @@ MUTANTS = [
         "\telse if (batch->offset < segment->scan.covered ||",
         "\telse if ((segment->scan.seen && batch->sequence != segment->scan.last_sequence + 1) ||\n"
         "\t\t batch->offset < segment->scan.covered ||")]),
+    ("damage of any kind lowers a floor", [("vault_points.c",
+        "\tif (store_lost_records(slot->store))", "\tif (store_damage_count(slot->store))")]),
+    ("a void span is missed", [("refill.c",
+        "\t\tif (spans->span[i].first > lsn && spans_at(spans, spans->span[i].first))",
+        "\t\tif (spans->span[i].first > lsn)")]),
+    ("a damaged record hides its repair", [("journal_table.c",
+        "\treturn a->sequence > b->sequence;", "\treturn a->sequence < b->sequence;")]),
     ("a slot page believed without its CRC", [("image.c",
         "\t    page->page != number || page->crc != slot_page_crc(page))",
         "\t    page->page != number)")]),
