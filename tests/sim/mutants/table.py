@@ -32,9 +32,9 @@ MUTANTS = [
         "\t\t.kind = IO_READ, .file = primary->config->intent_file, .done = start_intent_synced};")]),
     ("a flush does not wait for the device", [("primary_remote.c",
         "primary->device_synced : primary->local_point;\n"
-        "\treturn max_u64(primary->answered, min_u64(local, remote_point(primary)));",
+        "\treturn min_u64(local, remote_point(primary));",
         "primary->local_point : primary->local_point;\n"
-        "\treturn max_u64(primary->answered, min_u64(local, remote_point(primary)));")]),
+        "\treturn min_u64(local, remote_point(primary));")]),
     ("floor counted before the re-sync", [("journal_recover.c",
         "\tsync->io = (struct io){.kind = IO_SYNC, .file = file, .done = synced};",
         "\tsync->io = (struct io){.kind = IO_READ, .file = file, .done = synced};")]),
@@ -155,16 +155,18 @@ MUTANTS = [
         "\tif (vault->rebuild.volume < vault->config->volume_count || vault->rebuild.in_flight)",
         "\tif (vault->rebuild.volume < vault->config->volume_count)")]),
     ("a rebuild counts before its journal is there", [("rebuild.c",
-        "\tbool filled = slot->floor >= max_u64(vault->durable, vault->rebuild.goal);",
-        "\tbool filled = slot->floor >= max_u64(vault->durable, vault->rebuild.point);")]),
+        "\tif (slot->floor < max_u64(vault->durable, vault->rebuild.goal)) {",
+        "\tif (slot->floor < max_u64(vault->durable, vault->rebuild.point)) {")]),
     ("a rebuild hides what is not proven", [("rebuild.c",
         "\tif (vault->state != VAULT_READY)\n\t\treturn true;",
         "\tif (vault->state)\n\t\treturn true;")]),
     ("a fold begins during a rebuild", [("vault_fold.c",
         "vault_fold_held(vault)", "vault->scrub.slot_writes")]),
     ("a rebuilt store is known to itself alone", [("rebuild.c",
-        "\tvault->rebuild.version = vault_meta_changed(vault, fx);\n",
-        "\tvault->rebuild.version = vault->meta_durable;\n")]),
+        "\tvault->rebuild.version = vault_meta_changed(vault, fx);\n"
+        "\trebuild_enter(vault, REBUILD_RECORDING);\n",
+        "\tvault->rebuild.version = vault->meta_durable;\n"
+        "\trebuild_enter(vault, REBUILD_RECORDING);\n")]),
     ("a store that was replaced comes back", [
         ("vault.c", "\tvault_incarnations_settle(vault);\n", ""),
         ("vault_known.c", "if (!meta || store_replaced(vault, i) != replaced)", "if (!meta)")]),
