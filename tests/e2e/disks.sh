@@ -111,7 +111,7 @@ check 'it has failed' within 10 test -s "$failing/sync/failed"
 check 'the store is out' within 10 store_out 3
 equal 'with one line that says what to do' 1 \
   "$(lines vault 'store 3 is out \(errno 5\): casemate store rebuild brings it back')"
-check 'and is counted' status_is vault ".lane.disk.failed > $disk_failed"
+check 'and is counted' within 5 status_is vault ".lane.disk.failed > $disk_failed"
 check 'acknowledgements go on' write_at 12 4
 equal 'one sync has failed' 1 "$(wc -l <"$failing/sync/failed")"
 check 'the vault starts again' vault_with true
@@ -158,6 +158,7 @@ equal 'nothing is left to repair' '0 0' \
 
 mkdir "$work/small"
 mount -t tmpfs -o size=6m cm-e2e "$work/small" || give_up 'no tmpfs'
+undo+=("umount '$work/small'")
 onto_small() {
   mv "$stores/5" "$work/away"
   mkdir "$stores/5" && mount --bind "$work/small" "$stores/5"
@@ -172,36 +173,6 @@ off_small() { unmount "$stores/5" && rmdir "$stores/5" && mv "$work/away" "$stor
 check 'the old disk is back' vault_with off_small
 within 30 replicates
 within 10 store_serves 5 || check 'store 5 is rebuilt' rebuilt 5
-
-# Its file system believes that it has room; the disk under it has none.
-umount "$work/small"
-mount -t tmpfs -o size=48m cm-e2e "$work/small" || give_up 'no tmpfs'
-truncate -s 128M "$work/small/disk"
-if loop=$(losetup --find --show "$work/small/disk" 2>/dev/null); then
-  mkfs.ext4 -q -E nodiscard "$loop" >/dev/null 2>&1
-  onto_loop() {
-    mkdir "$work/ext" && mount "$loop" "$work/ext" && cp -a "$stores/4/." "$work/ext/" &&
-      umount "$work/ext" && mount "$loop" "$stores/4"
-  }
-  check 'store 4 on a disk that has less than it says' vault_with onto_loop
-  check 'it serves' within 20 store_serves 4
-  within 30 replicates
-  dd if=/dev/zero of="$work/small/ballast" bs=1M 2>/dev/null
-  for ((i = 0; i < 60 && i % 4 == 0; i += 4)); do write_at $i $((i + 100)) || break; done
-  equal 'writes go on when it is full' 60 "$i"
-  # Full below its file system: some kernels call that no room, others an error of the device.
-  waits_or_out() {
-    status_is vault '.groups[0].stores[4] | .state == "full" or (.in_service | not)'
-  }
-  check 'the store waits for room, or is out' within 20 waits_or_out
-  equal 'with one line' 1 "$(lines vault 'no room on its disk|store 4 is out \(errno')"
-  off_loop() { unmount "$stores/4"; }
-  check 'the old disk is back' vault_with off_loop
-  within 30 replicates
-  check 'store 4 is rebuilt' rebuilt 4
-else
-  skip 'a disk with less than it says' 'no loop device'
-fi
 
 # ---- the device of the primary dies ----
 
