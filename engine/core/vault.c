@@ -511,7 +511,8 @@ static void store_lost(struct vault *vault, struct command *command, struct effe
 {
 	struct vault_store *slot = &vault->store[command->store % SHARDS_MAX];
 	bool known = command->store < vault->n && slot->store;
-	bool opening = known && store_state_of(slot->store) == STORE_OPENING;
+	bool opening = known && (vault->state == VAULT_OPENING ||
+				 store_state_of(slot->store) == STORE_OPENING);
 	if (known && slot->in_service) {
 		store_abandon(slot->store);
 		vault_store_out(vault, command->store, -ENOENT, fx);
