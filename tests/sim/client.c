@@ -128,7 +128,9 @@ void client_check_read(struct world *world, unsigned volume, uint64_t sector, ui
 				   zeros ? "zeros" : "operation",
 				   (unsigned long long)(zeros ? 0 : id),
 				   (unsigned long long)(missing ? missing->id : 0),
-				   reader ? "read at the primary" : "after the failover");
+				   !reader	? "after the failover"
+				   : reader->id ? "read at the primary"
+						: "on the device after a crash");
 	}
 }
 
@@ -282,6 +284,33 @@ void client_crashed(struct world *world, enum crash kind)
 	world->in_flight = 0;
 }
 
+/* ---- the device itself ---- */
+static const struct file *device_of(const struct world *world, unsigned volume)
+{
+	const struct core_group *group = &world->start[SITE_PRIMARY].group[0];
+	return &world->site[SITE_PRIMARY].file[group->volume[volume].device];
+}
+
+/* docs/semantics.md "intents": after an unclean stop the device is never behind an acknowledgement.
+ */
+void client_check_device(struct world *world)
+{
+	const struct op anybody = {.issued = ++world->clock};
+	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++)
+		client_check_read(world, v, 0, sectors_of(world), device_of(world, v)->cached,
+				  &anybody);
+}
+
+void client_remember_device(struct world *world)
+{
+	for (unsigned v = 0; v < world->options.volumes; v++) {
+		const struct file *file = device_of(world, v);
+		world->device_copy[v] = malloc(file->size);
+		memcpy(world->device_copy[v], file->cached, file->size);
+	}
+	world->converged = true;
+}
+
 /* ---- after a promotion ---- */
 static bool checker_answered(struct world *world)
 {
@@ -289,76 +318,119 @@ static bool checker_answered(struct world *world)
 	       !world->site[SITE_VAULT].alive;
 }
 
-static bool checker_read(struct world *world, unsigned volume, uint8_t *buffer)
+/* What the vault shows of a volume. */
+struct shown {
+	unsigned volume;
+	uint8_t *bytes;
+	uint8_t *block; /* whether it is shown at all */
+};
+
+struct stretch {
+	unsigned volume;
+	uint64_t offset, length;
+	uint8_t *to;
+};
+
+/* 0, or the error that was answered. */
+static int checker_ask(struct world *world, const struct stretch *stretch)
 {
 	struct request *request = &world->op[OPERATIONS_MAX - 1].request;
 	*request = (struct request){.kind = REQUEST_READ,
-				    .export = (uint16_t)volume,
-				    .length = (uint32_t)(sectors_of(world) * SECTOR_BYTES),
-				    .data = buffer};
+				    .export = (uint16_t)stretch->volume,
+				    .offset = stretch->offset,
+				    .length = (uint32_t)stretch->length,
+				    .data = stretch->to};
 	site_submit(world, SITE_VAULT, request);
 	world_run(world, world->now + 60 * NS_PER_S, checker_answered);
-	if (world->failed)
-		return false;
-	if (!checker_answered(world))
+	if (!world->failed && !checker_answered(world))
 		world_fail(world, "a read of the vault never ended");
-	else if (request->result < 0 && world->options.lose_more)
-		world->refused++; /* too much is lost: an error is the right answer */
-	else if (request->result < 0)
-		world_fail(world, "a read of the vault failed with %d", request->result);
-	return !world->failed && request->result == 0;
+	return request->result;
+}
+
+/* Where too much is lost an error is the right answer, for that block: nothing is shown of it. */
+static void checker_read(struct world *world, struct shown *shown)
+{
+	uint64_t block = world->options.block_bytes, blocks = world->options.blocks;
+	struct stretch all = {shown->volume, 0, blocks * block, shown->bytes};
+	int result = checker_ask(world, &all);
+	memset(shown->block, result == 0, blocks);
+	if (result == 0 || world->failed)
+		return;
+	if (!world->beyond) {
+		world_fail(world, "a read of the vault failed with %d", result);
+		return;
+	}
+	world->refused++;
+	for (uint64_t i = 0; i < blocks && !world->failed; i++) {
+		struct stretch one = {shown->volume, i * block, block, shown->bytes + i * block};
+		shown->block[i] = checker_ask(world, &one) == 0;
+	}
+}
+
+static bool sector_shown(const struct world *world, const struct shown *shown, uint64_t sector)
+{
+	return shown->block[sector * SECTOR_BYTES / world->options.block_bytes];
 }
 
 /* The newest that is there: all that was acknowledged before it was asked for is there too. */
-static uint64_t newest_shown(const struct world *world, const uint8_t *buffer)
+static uint64_t newest_shown(const struct world *world, const struct shown *shown)
 {
 	uint64_t newest = 0;
 	for (uint64_t i = 0; i < sectors_of(world); i++) {
-		const uint8_t *at = buffer + i * SECTOR_BYTES;
+		const uint8_t *at = shown->bytes + i * SECTOR_BYTES;
 		uint64_t id = get_u64(at + 16);
-		if (memcmp(at, canary, sizeof canary) == 0 && id >= 1 && id <= world->op_count)
+		if (sector_shown(world, shown, i) && memcmp(at, canary, sizeof canary) == 0 &&
+		    id >= 1 && id <= world->op_count)
 			newest = max_u64(newest, world->op[id - 1].issued);
 	}
 	return newest;
 }
 
-static void check_equal(struct world *world, unsigned volume, const uint8_t *buffer)
+static void check_equal(struct world *world, const struct shown *shown)
 {
 	for (uint64_t i = 0; i < sectors_of(world) && !world->failed; i++) {
-		const uint8_t *vault = buffer + i * SECTOR_BYTES;
-		const uint8_t *device = world->device_copy[volume] + i * SECTOR_BYTES;
-		if (memcmp(vault, device, SECTOR_BYTES) != 0)
+		const uint8_t *vault = shown->bytes + i * SECTOR_BYTES;
+		const uint8_t *device = world->device_copy[shown->volume] + i * SECTOR_BYTES;
+		if (sector_shown(world, shown, i) && memcmp(vault, device, SECTOR_BYTES) != 0)
 			world_fail(
 				world,
 				"volume %u sector %llu: the sites were equal, now the vault serves "
 				"operation %llu and the device has %llu",
-				volume, (unsigned long long)i,
+				shown->volume, (unsigned long long)i,
 				(unsigned long long)get_u64(vault + 16),
 				(unsigned long long)get_u64(device + 16));
 	}
 }
 
-void client_check_all(struct world *world, bool all)
+static void check_shown(struct world *world, const struct shown *shown)
+{
+	uint64_t sectors = world->options.block_bytes / SECTOR_BYTES;
+	for (uint64_t i = 0; i < world->options.blocks; i++)
+		if (shown->block[i])
+			client_check_read(world, shown->volume, i * sectors, sectors,
+					  shown->bytes + i * world->options.block_bytes, NULL);
+}
+
+void client_check_all(struct world *world, enum owed owed)
 {
 	uint64_t bytes = sectors_of(world) * SECTOR_BYTES;
-	uint8_t *buffer[VOLUMES_PER_GROUP_MAX] = {0};
-	bool good[VOLUMES_PER_GROUP_MAX] = {0};
-	owed_after_failover.all = all;
+	struct shown shown[VOLUMES_PER_GROUP_MAX];
+	owed_after_failover.all = owed == OWED_ALL;
 	owed_after_failover.until = 0;
-	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++) {
-		buffer[v] = aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES));
-		good[v] = checker_read(world, v, buffer[v]);
-		if (good[v])
+	for (unsigned v = 0; v < world->options.volumes; v++) {
+		shown[v] = (struct shown){v, aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES)),
+					  calloc(1, world->options.blocks)};
+		if (!world->failed)
+			checker_read(world, &shown[v]);
+		if (owed != OWED_NOTHING)
 			owed_after_failover.until =
-				max_u64(owed_after_failover.until, newest_shown(world, buffer[v]));
+				max_u64(owed_after_failover.until, newest_shown(world, &shown[v]));
 	}
-	for (unsigned v = 0; v < world->options.volumes && !world->failed; v++) {
-		if (!good[v])
-			continue;
-		client_check_read(world, v, 0, sectors_of(world), buffer[v], NULL);
-		if (world->converged)
-			check_equal(world, v, buffer[v]);
+	for (unsigned v = 0; v < world->options.volumes; v++) {
+		check_shown(world, &shown[v]);
+		if (world->converged && owed != OWED_NOTHING)
+			check_equal(world, &shown[v]);
+		free(shown[v].bytes);
+		free(shown[v].block);
 	}
-	for (unsigned v = 0; v < world->options.volumes; v++)
-		free(buffer[v]);
 }

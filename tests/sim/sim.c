@@ -61,6 +61,14 @@ static const struct {
 	{"blocks decoded", offsetof(struct world, decoded)},
 	{"records repaired", offsetof(struct world, repaired)},
 	{"runs folded", offsetof(struct world, folds)},
+	{"places damaged", offsetof(struct world, wounds)},
+	{"reads that failed or lied", offsetof(struct world, unread)},
+	{"writes that strayed", offsetof(struct world, strayed)},
+	{"disks put in a wrong place", offsetof(struct world, swaps)},
+	{"scrubs", offsetof(struct world, scrubs)},
+	{"bad shards found by them", offsetof(struct world, scrubbed_bad)},
+	{"stores rebuilt", offsetof(struct world, rebuilt)},
+	{"times all was whole", offsetof(struct world, clean)},
 };
 static uint64_t sum[ARRAY_COUNT(figures)];
 

@@ -76,6 +76,37 @@ void disk_take(struct world *world, struct site *site, struct io *io)
 		    NULL, number);
 }
 
+/* ---- pages that cannot be read ---- */
+void disk_spoil(struct file *file, uint64_t offset)
+{
+	if (!file->unreadable)
+		file->unreadable = calloc(1, file->size / PAGE_BYTES);
+	file->unreadable[offset / PAGE_BYTES] = 1;
+}
+
+static bool range_unreadable(const struct file *file, uint64_t offset, uint64_t length)
+{
+	uint64_t end = min_u64(offset + length, file->size);
+	for (uint64_t at = offset; file->unreadable && at < end; at += PAGE_BYTES)
+		if (file->unreadable[at / PAGE_BYTES])
+			return true;
+	return false;
+}
+
+/* A disk puts another page in the place of one that is written. */
+static void range_written(struct file *file, uint64_t offset, uint64_t length)
+{
+	if (file->unreadable)
+		memset(file->unreadable + offset / PAGE_BYTES, 0, length / PAGE_BYTES);
+}
+
+/* ---- rot: in the cache and on the disk alike ---- */
+void disk_rot(struct file *file, uint64_t offset, uint8_t bits)
+{
+	file->cached[offset] ^= bits;
+	file->durable[offset] ^= bits;
+}
+
 static void scatter(const struct io *io, const struct file *file)
 {
 	uint64_t at = io->offset;
@@ -128,12 +159,70 @@ static void file_forget(struct file *file, const struct pending *pending)
 	for (unsigned i = 0; i < file->unsynced_count; i++)
 		free(file->unsynced[i].bytes);
 	file->unsynced_count = 0;
+	file->differs = true;
 	if (pending->kind == IO_WRITE || pending->kind == IO_WRITE_DURABLE)
 		file_apply(file->cached, &entry);
 	file->failed = false;
 }
 
-static int32_t pending_apply(struct pending *pending, struct file *file)
+static int32_t read_apply(struct world *world, const struct pending *pending, struct file *file)
+{
+	if (range_unreadable(file, pending->offset, pending->length)) {
+		world->unread++;
+		return -EIO;
+	}
+	scatter(pending->io, file);
+	if (!world->quiet && pending->length && file->misread &&
+	    chance_permille(&world->chance, file->misread)) {
+		const struct iovec *piece =
+			&pending->io->piece[chance_below(&world->chance, pending->io->piece_count)];
+		uint64_t bit = chance_below(&world->chance, piece->iov_len * 8);
+		((uint8_t *)piece->iov_base)[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		world->unread++;
+	}
+	return (int32_t)pending->length;
+}
+
+/* Where a write really goes; false: nowhere. */
+static bool write_goes(struct world *world, const struct file *file, struct unsynced *entry)
+{
+	if (world->quiet)
+		return true;
+	if (file->lost_writes && chance_permille(&world->chance, file->lost_writes)) {
+		world->strayed++;
+		return false;
+	}
+	if (file->misdirected && chance_permille(&world->chance, file->misdirected)) {
+		uint64_t places = (file->size - entry->length) / PAGE_BYTES + 1;
+		entry->offset = chance_below(&world->chance, places) * PAGE_BYTES;
+		world->strayed++;
+	}
+	return true;
+}
+
+static int32_t write_apply(struct world *world, struct pending *pending, struct file *file)
+{
+	struct unsynced entry = {
+		.offset = pending->offset, .length = pending->length, .bytes = pending->bytes};
+	if (!write_goes(world, file, &entry))
+		return (int32_t)pending->length;
+	bool durable = pending->kind == IO_WRITE_DURABLE && !file->lies;
+	/* Its own bytes only: what other writes left in the cache stays there, but none of it may
+	 * come later than these. */
+	if (durable)
+		file_supersede(file, &entry);
+	range_written(file, entry.offset, entry.length);
+	file_apply(file->cached, &entry);
+	if (durable) {
+		file_apply(file->durable, &entry);
+	} else {
+		file_remember(file, entry);
+		pending->bytes = NULL;
+	}
+	return (int32_t)pending->length;
+}
+
+static int32_t pending_apply(struct world *world, struct pending *pending, struct file *file)
 {
 	struct unsynced entry = {
 		.offset = pending->offset, .length = pending->length, .bytes = pending->bytes};
@@ -146,30 +235,15 @@ static int32_t pending_apply(struct pending *pending, struct file *file)
 		return 0;
 	switch (pending->kind) {
 	case IO_READ:
-		scatter(pending->io, file);
-		return (int32_t)pending->length;
+		return read_apply(world, pending, file);
 	case IO_WRITE:
-		file_apply(file->cached, &entry);
-		file_remember(file, entry);
-		pending->bytes = NULL;
-		return (int32_t)pending->length;
 	case IO_WRITE_DURABLE:
-		if (file->lies) {
-			file_apply(file->cached, &entry);
-			file_remember(file, entry);
-			pending->bytes = NULL;
-			return (int32_t)pending->length;
-		}
-		/* Its own bytes only: what other writes left in the cache stays there, but none of
-		 * it may come later than these. */
-		file_supersede(file, &entry);
-		file_apply(file->cached, &entry);
-		file_apply(file->durable, &entry);
-		return (int32_t)pending->length;
+		return write_apply(world, pending, file);
 	case IO_SYNC:
 		file_sync(file, pending->sync_covers);
 		return 0;
 	default:
+		range_written(file, entry.offset, entry.length);
 		file_apply(file->cached, &entry);
 		file_remember(file, entry);
 		return 0;
@@ -187,11 +261,11 @@ void disk_complete(struct world *world, struct site *site, uint32_t number)
 	/* Syncs that are in flight count entries from the front: one that completes takes them from
 	 * the others. */
 	unsigned before = file->unsynced_count;
-	int32_t result = pending_apply(pending, file);
+	int32_t result = pending_apply(world, pending, file);
 	if (pending->kind == IO_SYNC && result == 0) {
 		unsigned taken = before - file->unsynced_count;
-		for (unsigned i = 0; i < PENDING_MAX; i++) {
-			struct pending *other = &site->pending[i];
+		for (unsigned i = site->pending_oldest; i != site->pending_next; i++) {
+			struct pending *other = &site->pending[i % PENDING_MAX];
 			if (other->open && other != pending && other->kind == IO_SYNC &&
 			    other->file == pending->file)
 				other->sync_covers -=
@@ -201,14 +275,14 @@ void disk_complete(struct world *world, struct site *site, uint32_t number)
 	free(pending->bytes);
 	pending->bytes = NULL;
 	pending->open = false;
+	while (site->pending_oldest != site->pending_next &&
+	       !site->pending[site->pending_oldest % PENDING_MAX].open)
+		site->pending_oldest++;
 	must(site->completion_count < ARRAY_COUNT(site->completion),
 	     "completions are taken in time");
 	site->completion[site->completion_count++] =
 		(struct completion){.io = pending->io, .result = result};
 }
-
-/* What becomes of what was on its way: of all of it, or of each by itself. */
-enum fate { FATE_LOST, FATE_WHOLE, FATE_PART, FATE_EACH };
 
 static enum fate draw_fate(struct world *world, enum fate mood)
 {
@@ -217,6 +291,8 @@ static enum fate draw_fate(struct world *world, enum fate mood)
 
 static enum fate draw_mood(struct world *world)
 {
+	if (world->fate != FATE_DRAWN)
+		return world->fate;
 	return chance_permille(&world->chance, 500)
 		       ? FATE_EACH
 		       : (enum fate)chance_below(&world->chance, FATE_PART);
@@ -265,8 +341,8 @@ static void kill_entry(struct world *world, struct file *file, const struct unsy
 static void disk_kill(struct world *world, struct site *site)
 {
 	enum fate mood = draw_mood(world);
-	for (unsigned i = 0; i < PENDING_MAX; i++) {
-		struct pending *pending = &site->pending[i];
+	for (unsigned i = site->pending_oldest; i != site->pending_next; i++) {
+		struct pending *pending = &site->pending[i % PENDING_MAX];
 		if (!pending->open)
 			continue;
 		struct unsynced entry = {.offset = pending->offset,
@@ -277,6 +353,26 @@ static void disk_kill(struct world *world, struct site *site)
 		free(pending->bytes);
 		*pending = (struct pending){0};
 	}
+}
+
+/* What was cached is gone: what is read from here on is what is durable. */
+static void cache_drop(struct file *file, const struct unsynced *entry)
+{
+	memcpy(file->cached + entry->offset, file->durable + entry->offset, entry->length);
+}
+
+static void power_cut_file(struct world *world, struct file *file, enum fate mood)
+{
+	for (unsigned i = 0; i < file->unsynced_count; i++)
+		crash_entry(world, file, &file->unsynced[i], mood);
+	for (unsigned i = 0; i < file->unsynced_count; i++) {
+		cache_drop(file, &file->unsynced[i]);
+		free(file->unsynced[i].bytes);
+	}
+	file->unsynced_count = 0;
+	if (file->differs)
+		memcpy(file->cached, file->durable, file->size);
+	file->differs = false;
 }
 
 void disk_crash(struct world *world, struct site *site, enum crash kind)
@@ -291,26 +387,21 @@ void disk_crash(struct world *world, struct site *site, enum crash kind)
 		return;
 	}
 	enum fate mood = draw_mood(world);
-	for (unsigned i = 0; i < site->file_count; i++) {
-		struct file *file = &site->file[i];
-		for (unsigned j = 0; j < file->unsynced_count; j++) {
-			crash_entry(world, file, &file->unsynced[j], mood);
-			free(file->unsynced[j].bytes);
-		}
-		file->unsynced_count = 0;
-	}
-	for (unsigned i = 0; i < PENDING_MAX; i++) {
-		struct pending *pending = &site->pending[i];
+	for (unsigned i = 0; i < site->file_count; i++)
+		power_cut_file(world, &site->file[i], mood);
+	for (unsigned i = site->pending_oldest; i != site->pending_next; i++) {
+		struct pending *pending = &site->pending[i % PENDING_MAX];
 		if (!pending->open)
 			continue;
 		struct unsynced entry = {.offset = pending->offset,
 					 .length = pending->length,
 					 .bytes = pending->bytes};
-		if (pending->kind != IO_READ && pending->kind != IO_SYNC)
-			crash_entry(world, &site->file[pending->file], &entry, mood);
+		struct file *file = &site->file[pending->file];
+		if (pending->kind != IO_READ && pending->kind != IO_SYNC) {
+			crash_entry(world, file, &entry, mood);
+			cache_drop(file, &entry);
+		}
 		free(pending->bytes);
 		*pending = (struct pending){0};
 	}
-	for (unsigned i = 0; i < site->file_count; i++)
-		memcpy(site->file[i].cached, site->file[i].durable, site->file[i].size);
 }

@@ -3,6 +3,8 @@
  * core's effects become in this world. */
 #include "world.h"
 
+#include "core/tools.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -86,6 +88,7 @@ static void format_primary(struct world *world)
 
 static void format_store(struct world *world, const struct store_group *meta, unsigned index)
 {
+	uint32_t incarnation = meta->incarnation[index];
 	struct site *site = &world->site[SITE_VAULT];
 	struct core_group *group = &world->start[SITE_VAULT].group[0];
 	struct store_files *files = &group->store[index].files;
@@ -96,8 +99,9 @@ static void format_store(struct world *world, const struct store_group *meta, un
 	snprintf(name, sizeof name, "store %u superblock", index);
 	files->superblock = (uint16_t)disk_file(site, name, 2 * STORE_SUPERBLOCK_BYTES);
 	for (unsigned copy = 0; copy < 2; copy++) {
-		store_superblock_encode(meta, &id, (uint8_t)index, 1, group->segment_bytes,
-					group->segment_count, copy, superblock);
+		store_superblock_encode(meta, &id, (uint8_t)index, incarnation,
+					group->segment_bytes, group->segment_count, copy,
+					superblock);
 		file_fill(&site->file[files->superblock], copy * STORE_SUPERBLOCK_BYTES, superblock,
 			  STORE_SUPERBLOCK_BYTES);
 	}
@@ -120,14 +124,13 @@ static void format_store(struct world *world, const struct store_group *meta, un
 	}
 }
 
-static void format_vault(struct world *world)
+/* What a store knows that was just made: nothing of the primary yet. */
+static struct store_group meta_new(const struct core_group *group, struct uuid set)
 {
-	struct core_group *group = &world->start[SITE_VAULT].group[0];
-	struct store_group meta = {.set = draw_uuid(world),
+	struct store_group meta = {.set = set,
 				   .geometry = group->geometry,
 				   .quorum = group->quorum,
-				   .volume_count = group->volume_count,
-				   .generation = 1};
+				   .volume_count = group->volume_count};
 	snprintf(meta.name, sizeof meta.name, "%s", group->name);
 	for (unsigned i = 0; i < group->volume_count; i++) {
 		memcpy(meta.volume[i].name, group->volume[i].name, NAME_BYTES_MAX);
@@ -136,6 +139,23 @@ static void format_vault(struct world *world)
 	}
 	for (unsigned i = 0; i < geometry_n(group->geometry); i++)
 		meta.incarnation[i] = 1;
+	return meta;
+}
+
+/* As engine/verbs.c does: the set, and the newest incarnation of this store that others know. */
+void site_renew_store(struct world *world, unsigned index, const struct uuid *set,
+		      uint32_t incarnation)
+{
+	struct store_group meta = meta_new(&world->start[SITE_VAULT].group[0], *set);
+	meta.incarnation[index] = incarnation;
+	format_store(world, &meta, index);
+	world->store_gone[index] = false;
+}
+
+static void format_vault(struct world *world)
+{
+	struct core_group *group = &world->start[SITE_VAULT].group[0];
+	struct store_group meta = meta_new(group, draw_uuid(world));
 	unsigned slow = (unsigned)chance_below(&world->chance, geometry_n(group->geometry));
 	for (unsigned i = 0; i < geometry_n(group->geometry); i++) {
 		unsigned first = world->site[SITE_VAULT].file_count;
@@ -155,6 +175,33 @@ void site_format(struct world *world, unsigned site)
 		format_primary(world);
 	else
 		format_vault(world);
+}
+
+/* ---- memory ---- */
+/* Cores come and go by the thousand, and use a small part of what they ask for: theirs is of fresh
+ * pages, which cost nothing until they are touched. */
+void *__wrap_tools_memory(struct tools *, uint64_t bytes);
+void *__wrap_tools_memory(struct tools *tools, uint64_t bytes)
+{
+	bytes = align_up(max_u64(bytes, 1), PAGE_BYTES);
+	void *memory =
+		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	must(memory != MAP_FAILED, "the simulated site has memory");
+	must(tools->chunk_count < ARRAY_COUNT(tools->chunk), "the pieces of memory are counted");
+	tools->memory_bytes += bytes;
+	tools->chunk[tools->chunk_count].bytes = bytes;
+	tools->chunk[tools->chunk_count++].memory = memory;
+	return memory;
+}
+
+void __wrap_tools_memory_free(struct tools *);
+void __wrap_tools_memory_free(struct tools *tools)
+{
+	while (tools->chunk_count) {
+		tools->chunk_count--;
+		munmap(tools->chunk[tools->chunk_count].memory,
+		       tools->chunk[tools->chunk_count].bytes);
+	}
 }
 
 /* ---- life ---- */
@@ -200,13 +247,20 @@ void site_crash(struct world *world, unsigned index, enum crash kind)
 	site->alive = false;
 	site->life++;
 	disk_crash(world, site, kind);
-	core_free(site->core);
-	munmap(site->packet_memory, site->packet_bytes);
+	/* A branch would copy all of it, only to wipe it. */
+	if (!world->branched) {
+		core_free(site->core);
+		munmap(site->packet_memory, site->packet_bytes);
+	}
 	site->core = NULL;
-	if (index == SITE_PRIMARY)
-		client_crashed(world, kind);
-	else
+	if (index == SITE_VAULT) {
 		world->vault_crashed = true;
+		world->scrub.open = world->rebuild.open = world->removal.open = false;
+		memset(world->store_deleted, 0, sizeof world->store_deleted);
+		return;
+	}
+	client_crashed(world, kind);
+	client_check_device(world);
 }
 
 void site_lose_store(struct world *world, unsigned index)
@@ -302,8 +356,13 @@ static void effects_happen(struct world *world, struct site *site)
 		cell_sent(world, site, cell);
 	for (struct request *request; (request = request_list_pop(&fx->replies));)
 		client_answered(world, request);
-	if (fx->results)
-		world->command_done = true;
+	for (struct command *command = fx->results, *next; command; command = next) {
+		next = command->next;
+		if (command == &world->command)
+			world->command_done = true;
+		else
+			world->ordered(world, command);
+	}
 	for (unsigned i = 0; i < fx->note_count; i++) {
 		char line[160];
 		const struct note *note = &fx->note[i];
@@ -369,13 +428,18 @@ void site_status(struct world *world, unsigned index, struct core_status *status
 	site_step(world, index);
 }
 
-void site_order(struct world *world, unsigned index, const struct command *command)
+void site_order_begin(struct world *world, unsigned index, const struct command *command)
 {
 	struct site *site = &world->site[index];
 	world->command = *command;
 	site->command[site->command_count++] = &world->command;
 	world->command_done = false;
 	site_step(world, index);
+}
+
+void site_order(struct world *world, unsigned index, const struct command *command)
+{
+	site_order_begin(world, index, command);
 	world_run(world, world->now + 60 * NS_PER_S, command_ended);
 	if (!world->command_done && !world->failed)
 		world_fail(world, "an order was never answered");

@@ -1,160 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Stories: a hand-written course of events each, in a world without chance. What was heard, in
- * order - notes of both sites, answers, points - is the assertion. `stories` tells all of them;
- * `stories NAME` tells one and prints what was heard. */
-#include "world.h"
+ * order - notes of both sites, answers, points - is the assertion. */
+#include "story.h"
 
-#include <errno.h>
-#include <stdarg.h>
-#include <stdlib.h>
-
-enum { HEARD_BYTES = 16384 };
-static char heard[HEARD_BYTES];
-static unsigned to_drop; /* shards of the primary that still get lost */
-static struct world world;
-
-/* ---- what is heard ---- */
-static void hear(struct world *w, const char *line)
-{
-	size_t used = strlen(heard);
-	must(used + strlen(line) + 2 < sizeof heard, "a story is short");
-	snprintf(heard + used, sizeof heard - used, "%s\n", line);
-}
-
-static bool wait_until(bool (*done)(struct world *))
-{
-	world_run(&world, world.now + 10 * NS_PER_S, done);
-	return done(&world);
-}
-
-static void rest(void)
-{
-	world_run(&world, world.now + 3 * NS_PER_S, NULL);
-}
-
-/* ---- the world of a story ---- */
-static bool drops(struct world *w, unsigned from, const struct cell *cell)
-{
-	enum { TYPE_AT = 1, TYPE_SHARD = 16 };
-	if (from != SITE_PRIMARY || !to_drop || cell->datagram[TYPE_AT] != TYPE_SHARD)
-		return false;
-	to_drop--;
-	return true;
-}
-
-static bool replicating(struct world *w)
-{
-	site_status(w, SITE_PRIMARY, &w->status);
-	return strcmp(w->status.group[0].state, "replicating") == 0;
-}
-
-static void begin_heard(struct geometry geometry, uint8_t quorum)
-{
-	struct options options = {.seed = 1,
-				  .geometry = geometry,
-				  .quorum = quorum,
-				  .ack = ACK_DURABLE,
-				  .volumes = 1,
-				  .paths = 1,
-				  .block_bytes = geometry.k * PAGE_BYTES,
-				  .blocks = 16,
-				  .datagram_bytes = 8972,
-				  .segment_bytes = 128 * 1024,
-				  .segments = 14,
-				  .delay_least = NS_PER_MS,
-				  .delay_most = NS_PER_MS,
-				  .disk_least = NS_PER_MS,
-				  .disk_most = NS_PER_MS,
-				  .aead = AEAD_OPENSSL};
-	heard[0] = 0;
-	to_drop = 0;
-	world_init(&world, &options);
-	world.hear = hear;
-	world.drops = drops;
-	site_start(&world, SITE_VAULT);
-	site_start(&world, SITE_PRIMARY);
-	wait_until(replicating);
-}
-
-static void begin(struct geometry geometry, uint8_t quorum)
-{
-	begin_heard(geometry, quorum);
-	heard[0] = 0;
-}
-
-static void start_both(void)
-{
-	for (unsigned i = 0; i < SITES; i++)
-		if (!world.site[i].alive)
-			site_start(&world, i);
-}
-
-/* ---- what the client does ---- */
-static struct op *ask(unsigned kind, uint64_t block, uint64_t blocks)
-{
-	uint64_t sectors = world.options.block_bytes / SECTOR_BYTES;
-	struct op what = {
-		.kind = (uint8_t)kind, .sector = block * sectors, .count = blocks * sectors};
-	return client_ask(&world, &what);
-}
-
-static bool none_waits(struct world *w)
-{
-	return w->in_flight == 0;
-}
-
-static void answers(void)
-{
-	bool all = wait_until(none_waits);
-	world_say(&world, all ? "answered" : "%u not answered", world.in_flight);
-}
-
-static void writes(uint64_t block, uint64_t blocks)
-{
-	world_say(&world, "writes %llu blocks from %llu", (unsigned long long)blocks,
-		  (unsigned long long)block);
-	ask(OP_WRITE, block, blocks);
-	answers();
-}
-
-static void reads(void)
-{
-	ask(OP_READ, 0, world.options.blocks);
-	answers();
-}
-
-/* ---- what is looked at ---- */
-static void tell_vault(void)
-{
-	char floors[96] = "";
-	site_status(&world, SITE_VAULT, &world.status);
-	const struct group_status *group = &world.status.group[0];
-	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++)
-		snprintf(floors + strlen(floors), sizeof floors - strlen(floors), " %llu",
-			 (unsigned long long)group->store[i].floor);
-	world_say(&world, "vault %s: floors%s, durable %llu, consistent %llu, %llu repaired",
-		  group->state, floors, (unsigned long long)group->durable,
-		  (unsigned long long)group->consistent, (unsigned long long)group->repaired);
-}
-
-static void tell_primary(void)
-{
-	site_status(&world, SITE_PRIMARY, &world.status);
-	const struct group_status *group = &world.status.group[0];
-	world_say(&world, "primary %s: lsn %llu, durable %llu, resent %s", group->state,
-		  (unsigned long long)group->lsn, (unsigned long long)group->durable,
-		  group->records_resent ? "some" : "none");
-}
-
-static void promotes(bool accept_loss)
-{
-	struct command result;
-	int outcome = site_promote(&world, accept_loss, &result);
-	world_say(&world, "promotion %d", outcome);
-	hear(&world, result.text);
-	if (outcome == 0)
-		client_check_all(&world, !accept_loss);
-}
+#include <string.h>
 
 static void wrong_key_promotes(void)
 {
@@ -186,10 +35,10 @@ static unsigned recorded_out(unsigned store)
 	return count;
 }
 
-/* ---- the stories ---- */
 static void first_write(void)
 {
-	begin_heard((struct geometry){2, 2}, 3);
+	const struct options options = ordinary((struct geometry){2, 2}, 3);
+	begin_heard(&options);
 	writes(0, 1);
 	rest();
 	tell_vault();
@@ -303,21 +152,6 @@ static void both_dark(void)
 	tell_vault();
 }
 
-static void primary_gone(void)
-{
-	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
-	rest();
-}
-
-static void stores_lost(unsigned first, unsigned count)
-{
-	site_crash(&world, SITE_VAULT, CRASH_POWER);
-	for (unsigned i = 0; i < count; i++)
-		site_lose_store(&world, first + i);
-	site_start(&world, SITE_VAULT);
-	rest();
-}
-
 static void promotion(void)
 {
 	begin((struct geometry){2, 2}, 3);
@@ -381,11 +215,7 @@ static void old_primary(void)
 	tell_primary();
 }
 
-static const struct story {
-	const char *name;
-	void (*tell)(void);
-	const char *expected;
-} stories[] = {
+static const struct story stories[] = {
 	/* clang-format off */
 	{"first write", first_write,
 	 "site 1 starts (life 1)\n"
@@ -551,35 +381,4 @@ static const struct story {
 	 "primary refused: lsn 0, durable 0, resent none\n"},
 	/* clang-format on */
 };
-
-/* ---- telling ---- */
-static bool told(const struct story *story, bool print)
-{
-	story->tell();
-	if (world.failed)
-		hear(&world, world.failure);
-	bool same = strcmp(heard, story->expected) == 0;
-	printf("%s  %s\n", same ? "ok    " : "FAILED", story->name);
-	if (print || !same)
-		printf("%s", heard);
-	if (!same)
-		printf("expected was:\n%s", story->expected);
-	world_fini(&world);
-	memset(&world, 0, sizeof world);
-	return same;
-}
-
-int main(int argc, char **argv)
-{
-	unsigned passed = 0, failed = 0;
-	for (unsigned i = 0; i < ARRAY_COUNT(stories); i++) {
-		if (argc > 1 && strcmp(argv[1], stories[i].name) != 0)
-			continue;
-		if (told(&stories[i], argc > 1))
-			passed++;
-		else
-			failed++;
-	}
-	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
-	return failed || !passed;
-}
+const struct story_set stories_course = {stories, ARRAY_COUNT(stories)};

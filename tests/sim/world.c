@@ -195,6 +195,12 @@ static void event_happen(struct world *world, const struct event *event)
 		if (current && (event->number || event->at == site->next_step))
 			site_step(world, event->site);
 		return;
+	case EVENT_REBUILD:
+		world->rebuild_make(world);
+		return;
+	case EVENT_HAZARD:
+		world->hazard(world);
+		return;
 	default:
 		client_turn(world);
 	}
@@ -261,9 +267,53 @@ void options_draw(struct options *options, uint64_t seed)
 	options->vault_crash_at_end = chance_permille(&chance, 500);
 	options->span_blocks =
 		chance_permille(&chance, 700) ? 0 : (uint32_t)chance_between(&chance, 20, 200);
+	/* Swarm testing (Groce and others, 2012): each seed leaves some kinds out. */
+	options->faults = (uint32_t)chance_next(&chance) & ((1u << FAULTS) - 1);
+	if (chance_permille(&chance, 700))
+		options->faults |= 1u << FAULT_SCRUB;
+	if (chance_permille(&chance, 700))
+		options->faults |= 1u << FAULT_REBUILD;
+	options->lost_writes = (unsigned)chance_between(&chance, 20, 300);
+	options->misdirected = (unsigned)chance_between(&chance, 20, 300);
+	options->misread = 1 + (unsigned)chance_below(&chance, 200);
+	options->wounds = chance_permille(&chance, 500) ? 0 : (unsigned)chance_below(&chance, 400);
+	options->orders = (unsigned)chance_between(&chance, 50, 500);
+	options->hazard_pause = NS_PER_MS << chance_between(&chance, 5, 10);
 	options->aead = chance_permille(&chance, 500) || !aead_backend_available(AEAD_IPSECMB)
 				? AEAD_OPENSSL
 				: AEAD_IPSECMB;
+}
+
+static void faults_print(const struct options *options, FILE *out)
+{
+	static const char *const names[FAULTS] = {"fail",
+						  "forget",
+						  "lie",
+						  "wander",
+						  "gone",
+						  "lost writes",
+						  "misdirected writes",
+						  "misreads",
+						  "swap",
+						  "old disk",
+						  "rot of headers",
+						  "rot of shards",
+						  "rot of images",
+						  "rot of slots",
+						  "rot of superblocks",
+						  "forged shards",
+						  "unreadable pages",
+						  "scrub",
+						  "rebuild"};
+	fprintf(out, "  faults:");
+	for (unsigned i = 0; i < FAULTS; i++)
+		if (options->faults >> i & 1)
+			fprintf(out, " %s,", names[i]);
+	fprintf(out,
+		"\n  lost_writes=%u misdirected=%u misread=%u wounds=%u orders=%u per mille, "
+		"hazards within %.0f ms\n",
+		options->lost_writes, options->misdirected, options->misread, options->wounds,
+		options->orders, (double)options->hazard_pause / 1e6);
 }
 
 void options_print(const struct options *options, FILE *out)
@@ -286,6 +336,7 @@ void options_print(const struct options *options, FILE *out)
 		(double)options->slow_most / 1e6, options->segments, options->segment_bytes / 1024,
 		options->operations, options->crashes, options->lose_stores, options->lose_more,
 		options->vault_crash_at_end, aead_backend_name(options->aead));
+	faults_print(options, out);
 }
 
 /* ---- making one ---- */
@@ -296,6 +347,7 @@ void world_init(struct world *world, const struct options *options)
 	world->chance.state = options->seed ^ 0x6a09e667f3bcc908ull;
 	world->now = NS_PER_S;
 	world->wanderer = SHARDS_MAX;
+	world->fate = FATE_DRAWN;
 	check_begin(world);
 	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)
 		for (unsigned j = 0; j < KEY_BYTES; j++)
@@ -317,6 +369,7 @@ void world_fini(struct world *world)
 			for (unsigned j = 0; j < site->file[f].unsynced_count; j++)
 				free(site->file[f].unsynced[j].bytes);
 			free(site->file[f].unsynced);
+			free(site->file[f].unreadable);
 			free(site->file[f].cached);
 			free(site->file[f].durable);
 		}

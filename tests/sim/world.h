@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 enum { SITE_PRIMARY, SITE_VAULT, SITES };
-enum { SECTOR_BYTES = 512, FILES_MAX = 256, OPERATIONS_MAX = 4096, LOG_LINES = 200 };
+enum { SECTOR_BYTES = 512, FILES_MAX = 1024, OPERATIONS_MAX = 4096, LOG_LINES = 200 };
 
 /* ---- chance ---- */
 struct chance {
@@ -22,6 +22,30 @@ uint64_t chance_mix(uint64_t); /* spreads its bits */
 uint64_t chance_below(struct chance *, uint64_t limit);
 uint64_t chance_between(struct chance *, uint64_t least, uint64_t most);
 bool chance_permille(struct chance *, unsigned permille);
+
+/* What can go wrong with the vault's disks, and what is ordered there. Each seed draws a subset. */
+enum fault {
+	FAULT_FAIL,	       /* writes fail from some moment on */
+	FAULT_FORGET,	       /* a sync fails once; later ones succeed, and what it had is gone */
+	FAULT_LIE,	       /* syncs are ignored */
+	FAULT_WANDER,	       /* a store comes and goes with the starts of the vault */
+	FAULT_GONE,	       /* its files are deleted while it is in use */
+	FAULT_LOST_WRITES,     /* completed, and never stored */
+	FAULT_MISDIRECTED,     /* stored in another place of the file */
+	FAULT_MISREAD,	       /* other bytes are read than are there */
+	FAULT_SWAP,	       /* two stores change places */
+	FAULT_OLD_DISK,	       /* the disk that was replaced is put back */
+	FAULT_ROT_HEADERS,     /* of the journal, at or below the synced mark */
+	FAULT_ROT_SHARDS,      /* in the journal */
+	FAULT_ROT_IMAGE,       /* a shard in its place */
+	FAULT_ROT_SLOTS,       /* a page of slot headers: either copy, or both */
+	FAULT_ROT_SUPERBLOCKS, /* either copy, or both */
+	FAULT_FORGED,	       /* a shard that is wrong though its CRC is right */
+	FAULT_UNREADABLE,      /* instead of rot: pages that give EIO until they are written */
+	FAULT_SCRUB,
+	FAULT_REBUILD, /* and disks that are replaced */
+	FAULTS
+};
 
 /* ---- what a seed draws; printed when it fails ---- */
 struct options {
@@ -37,11 +61,18 @@ struct options {
 	unsigned slow_stores; /* so many of the stores take up to slow_most longer */
 	ns_t slow_most;
 	unsigned operations, crashes;
-	bool lose_stores; /* at the end, w - k of them */
-	bool lose_more;	  /* and then some: a promotion may refuse, but not lie */
+	uint32_t faults;			    /* mask of enum fault */
+	unsigned lost_writes, misdirected, misread; /* per mille, on a disk that does so */
+	unsigned wounds, orders;		    /* per mille of the hazards */
+	ns_t hazard_pause;			    /* between two hazards, at most */
+	bool lose_stores;			    /* at the end, w - k of them */
+	bool lose_more; /* and then some: a promotion may refuse, but not lie */
 	bool vault_crash_at_end;
 	uint8_t aead;
 };
+
+/* What becomes at a crash of what was on its way: of all of it, or of each by itself. */
+enum fate { FATE_LOST, FATE_WHOLE, FATE_PART, FATE_EACH, FATE_DRAWN };
 
 /* ---- disks: what is cached, what is durable, what lies between ---- */
 struct unsynced {
@@ -55,14 +86,17 @@ struct file {
 	uint64_t size;
 	struct unsynced *unsynced;
 	unsigned unsynced_count, unsynced_room;
+	bool differs;	     /* cached may differ from durable elsewhere than in unsynced */
 	uint64_t fail_after; /* writes until all fail with EIO; 0: never */
 	bool failed;
 	/* fails once, and the kernel forgets what it had not written: later syncs succeed though */
 	bool forgets;
-	bool lies;    /* says that it syncs, and does not */
-	ns_t stalled; /* until then nothing completes */
-	bool hung;    /* stalled until its machine is started again */
-	ns_t slow;    /* how much longer each operation may take */
+	bool lies;				    /* says that it syncs, and does not */
+	ns_t stalled;				    /* until then nothing completes */
+	bool hung;				    /* stalled until its machine is started again */
+	ns_t slow;				    /* how much longer each operation may take */
+	uint8_t *unreadable;			    /* by page; NULL: none */
+	unsigned lost_writes, misdirected, misread; /* per mille */
 };
 struct pending {
 	struct io *io;
@@ -86,7 +120,7 @@ struct site {
 	struct file file[FILES_MAX];
 	unsigned file_count;
 	struct pending pending[PENDING_MAX];
-	unsigned pending_next;
+	unsigned pending_oldest, pending_next; /* those that may be open; they only count up */
 	/* gathered for the next step */
 	struct packet packet[64];
 	unsigned packet_count;
@@ -107,7 +141,15 @@ struct site {
 };
 
 /* ---- events ---- */
-enum event_kind { EVENT_STEP, EVENT_DATAGRAM, EVENT_DISK, EVENT_CLIENT, EVENT_FAULT, EVENT_SENT };
+enum event_kind {
+	EVENT_STEP,
+	EVENT_DATAGRAM,
+	EVENT_DISK,
+	EVENT_CLIENT,
+	EVENT_HAZARD,
+	EVENT_REBUILD,
+	EVENT_SENT
+};
 struct event {
 	ns_t at;
 	uint64_t order;
@@ -138,6 +180,24 @@ struct op {
 	uint8_t *buffer;
 };
 
+/* A piece of a store that is damaged: damage.c. */
+enum wound_kind { WOUND_HEADER, WOUND_SHARD, WOUND_IMAGE, WOUND_SLOTS };
+struct wound {
+	uint8_t kind, store, volume;
+	bool forged;
+	uint16_t disk;	/* number of the superblock's file: which disk it was */
+	unsigned life;	/* of the vault, when it was made */
+	uint64_t block; /* of a record without one: its lsn */
+	lsn_t lsn;	/* of a journal record */
+};
+enum { WOUNDS_MAX = 2048 };
+
+/* What the operator has ordered, and was not answered yet. */
+struct order {
+	struct command command;
+	bool open;
+};
+
 struct world {
 	struct options options;
 	struct chance chance;
@@ -153,10 +213,23 @@ struct world {
 	struct core_config start[SITES];
 	bool store_gone[SHARDS_MAX];  /* its files are not there */
 	bool store_spent[SHARDS_MAX]; /* counts as one of those that may be lost */
-	unsigned wanderer;	      /* a store that comes and goes; SHARDS_MAX: none */
-	bool vault_crashed, quiet;    /* quiet: no more faults, no new operations */
-	bool rested;		      /* nothing was asked for, for a while, until just now */
-	bool altered;		      /* the datagram that is being delivered */
+	bool store_liar[SHARDS_MAX];  /* its disk is bad: it fails, or says what is not so */
+	bool beyond;		      /* more is lost than is promised for: refusals are right */
+	struct wound wound[WOUNDS_MAX];
+	unsigned wound_count;
+	lsn_t promised; /* the durable point, as last seen */
+	struct order scrub, rebuild, removal, look;
+	struct core_status looked;
+	bool store_deleted[SHARDS_MAX]; /* and the vault was not told yet */
+	unsigned rebuilds;
+	uint32_t away; /* mask: another disk is in their place */
+	struct store_files old_disk[SHARDS_MAX];
+	bool has_old_disk[SHARDS_MAX];
+	unsigned wanderer;	   /* a store that comes and goes; SHARDS_MAX: none */
+	bool vault_crashed, quiet; /* quiet: no more faults, no new operations */
+	bool rested;		   /* nothing was asked for, for a while, until just now */
+	bool altered;		   /* the datagram that is being delivered */
+	bool branched;		   /* in a process that ends soon: memory is not given back */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
 	uint8_t *device_copy[VOLUMES_PER_GROUP_MAX]; /* as it was then */
@@ -170,14 +243,21 @@ struct world {
 		sector_ops[VOLUMES_PER_GROUP_MAX]; /* by sector: indices of ops, [0] is the count */
 	bool failed;
 	char failure[512];
-	/* a story's own: what is said, without the time; whether a datagram gets lost */
+	/* the swarm's own: what happens between events */
+	void (*hazard)(struct world *);
+	void (*rebuild_make)(struct world *);		   /* the old store was given up */
+	void (*ordered)(struct world *, struct command *); /* an order was answered */
+	/* a story's own: what is said, without the time; whether a datagram gets lost; what becomes
+	 * of what a crash finds on its way */
+	enum fate fate;
 	void (*hear)(struct world *, const char *line);
 	bool (*drops)(struct world *, unsigned from, const struct cell *);
 	char log[LOG_LINES][160];
 	unsigned log_next;
 	/* figures */
 	uint64_t steps, datagrams, lost, corrupted, late, crashes, kills, stores_lost, acks, reads,
-		promoted, refused, decoded, repaired, folds, branches;
+		promoted, refused, decoded, repaired, folds, branches, wounds, unread, strayed,
+		scrubs, scrubbed_bad, rebuilt, swaps, clean;
 };
 
 void world_say(struct world *, const char *form, ...) __attribute__((format(printf, 2, 3)));
@@ -204,7 +284,11 @@ void site_crash(struct world *, unsigned site, enum crash);
 void site_step(struct world *, unsigned site);
 void site_submit(struct world *, unsigned site, struct request *);
 void site_lose_store(struct world *, unsigned index);
+/* A disk made anew for this store. */
+void site_renew_store(struct world *, unsigned index, const struct uuid *set, uint32_t incarnation);
 void site_status(struct world *, unsigned site, struct core_status *);
+/* Gives an order; site_order also waits for the answer. */
+void site_order_begin(struct world *, unsigned site, const struct command *);
 void site_order(struct world *, unsigned site, const struct command *);
 int site_promote(struct world *, bool accept_loss, struct command *result);
 void sessions_meet(struct world *);
@@ -213,6 +297,9 @@ unsigned disk_file(struct site *, const char *name, uint64_t size);
 void disk_take(struct world *, struct site *, struct io *);
 void disk_complete(struct world *, struct site *, uint32_t number);
 void disk_crash(struct world *, struct site *, enum crash);
+/* Damage on the disk itself: a page that gives EIO until it is written; other bits in a byte. */
+void disk_spoil(struct file *, uint64_t offset);
+void disk_rot(struct file *, uint64_t offset, uint8_t bits);
 /* client.c */
 void client_init(struct world *);
 void client_fini(struct world *);
@@ -224,9 +311,15 @@ void client_answered(struct world *, struct request *);
 void client_crashed(struct world *, enum crash);
 void client_check_read(struct world *, unsigned volume, uint64_t sector, uint64_t count,
 		       const uint8_t *bytes, const struct op *reader);
-/* After a promotion: every sector, as the vault serves it. owed: all that was acknowledged must be
- * there; else only what was acknowledged before something that is there. */
-void client_check_all(struct world *, bool owed);
+/* After a crash of the primary: every sector of its devices, as they will be found. */
+void client_check_device(struct world *);
+/* From here on both sites hold the same bytes, whatever the mode promises. */
+void client_remember_device(struct world *);
+/* After a promotion: every sector, as the vault serves it. All that was acknowledged must be there;
+ * or what was acknowledged before something that is there; or nothing, but what is there was
+ * written there. */
+enum owed { OWED_NOTHING, OWED_ORDER, OWED_ALL };
+void client_check_all(struct world *, enum owed);
 /* checks.c */
 void check_begin(struct world *);
 void check_canaries(struct world *);

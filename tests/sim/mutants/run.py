@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Tests the tester: builds the simulator with one deliberate bug at a time and runs seeds until a
-checker objects. A bug that no checker objects to fails.
+"""Tests the tester: builds the simulator with one deliberate bug at a time, tells the stories and
+runs seeds until a checker objects. A bug that no checker objects to fails.
 
-    run.py BUILD [--seeds N] [--jobs N] [--time S] [NAME...]
+    run.py BUILD [--seeds N] [--jobs N] [NAME...]
 
-BUILD is a meson build directory in which tests/sim/sim was built. Only the changed files are
+BUILD is a meson build directory in which tests/sim was built. Only the changed files are
 compiled; the rest is linked as it stands there. The last line is "N passed, N failed, N skipped".
 """
 import argparse
@@ -66,19 +66,28 @@ def compile_one(command, build, folder, name):
     return out
 
 
-def link(build, folder, objects):
-    """The program: changed objects first, so that the library's own are not taken."""
-    out = os.path.join(folder, "sim")
-    parts = os.path.join(build, "tests", "sim", "sim.p")
-    own = [os.path.join(parts, name) for name in sorted(os.listdir(parts)) if name.endswith(".o")]
+def link(build, folder, objects, name):
+    """A program of tests/sim: changed objects first, so that the library's own are not taken."""
+    out = os.path.join(folder, name)
+    parts = os.path.join(build, "tests", "sim", name + ".p")
+    own = [os.path.join(parts, part) for part in sorted(os.listdir(parts)) if part.endswith(".o")]
     with open(os.path.join(build, "build.ninja"), encoding="utf-8") as file:
-        rule = file.read().split("\nbuild tests/sim/sim:", 1)[1]
+        rule = file.read().split(f"\nbuild tests/sim/{name}:", 1)[1]
     how = shlex.split(re.search(r"^ LINK_ARGS = (.*)$", rule, re.M).group(1))
     done = subprocess.run(["cc", "-o", out, *objects, *own, *how], cwd=build,
                           capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().split("\n")[-1])
     return out
+
+
+def story(program):
+    """The stories that take another course, or None."""
+    done = subprocess.run([program], capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return None
+    told = re.findall(r"^FAILED  (.*)", done.stdout, re.M)
+    return ", ".join(told) or f"stops: {done.stderr.strip().split(chr(10))[-1]}"
 
 
 def hunt(program, seeds):
@@ -111,7 +120,9 @@ def work(build, how, mutant, seeds):
             return name, "broken", wrong, 0, 0.0
         files = sorted({file for file, _, _ in edits})
         objects = [compile_one(how[file], build, folder, file) for file in files]
-        found = hunt(link(build, folder, objects), seeds)
+        told = story(link(build, folder, objects, "stories"))
+        found = (f"stories: {told}", 0) if told else \
+            hunt(link(build, folder, objects, "sim"), seeds)
     except RuntimeError as error:
         return name, "broken", str(error), 0, 0.0
     finally:
@@ -137,7 +148,7 @@ def main():
         rows = pool.map(lambda mutant: work(build, how, mutant, options.seeds), chosen)
         for name, verdict, why, seed, seconds in rows:
             counts[verdict] += 1
-            at = f"seed {seed:3}" if verdict == "caught" else " " * 8
+            at = f"seed {seed:3}" if seed else " " * 8
             print(f"{verdict:6} {name:46} {at} {seconds:5.1f} s  {why[:110]}", flush=True)
     print(f"{counts['caught']} passed, {counts['missed'] + counts['broken']} failed, 0 skipped")
     return 0 if counts["caught"] == len(chosen) else 1
