@@ -14,6 +14,7 @@
 /* In order; rebuild_enter is the one place that changes it. */
 enum rebuild_phase {
 	REBUILD_NONE,
+	REBUILD_PROVING,  /* nothing has been changed yet */
 	REBUILD_RETIRING, /* the old store is recorded as out; its last operations come back */
 	REBUILD_RESERVED, /* whoever asked makes the files */
 	REBUILD_WAITING,  /* for a fold to end */
@@ -28,6 +29,9 @@ enum rebuild_phase {
 
 enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
 static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S;
+static const char under_way[] = "a rebuild or a promotion is under way: wait for it",
+		  unproven[] = "what was acknowledged is not proven to be on the stores that are "
+			       "left: bring others back, or promote and accept the loss";
 
 static struct vault_store *target_of(struct vault *vault)
 {
@@ -103,15 +107,11 @@ static void failing_turn(struct vault *vault, struct effects *fx)
 }
 
 /* ---- begin ---- */
-static int rebuild_judge(const struct vault *vault, const struct command *command, const char **why)
+static int rebuild_judge(const struct vault *vault, unsigned index, const char **why)
 {
-	uint32_t others = vault_in_service(vault) & ~(1u << command->store % SHARDS_MAX);
-	if (command->store >= vault->n) {
-		*why = "no such store: they are counted from 0 to n - 1";
-		return -EINVAL;
-	}
-	if (rebuild_phase(vault) || vault->promoting) {
-		*why = "a rebuild or a promotion is under way: wait for it";
+	uint32_t others = vault_in_service(vault) & ~(1u << index);
+	if (vault->promoting) {
+		*why = under_way;
 		return -EBUSY;
 	}
 	if (vault->state != VAULT_READY && vault->state != VAULT_SERVING) {
@@ -119,7 +119,7 @@ static int rebuild_judge(const struct vault *vault, const struct command *comman
 								       : "the group is not ready";
 		return -EAGAIN;
 	}
-	if (vault->store[command->store].in_service) {
+	if (vault->store[index].in_service) {
 		*why = "is in service: there is nothing to rebuild";
 		return -EEXIST;
 	}
@@ -136,29 +136,6 @@ static void rebuild_refuse(struct command *command, int result, const char *why,
 	vault_answer(command, result, fx);
 }
 
-/* The place is recorded as out under a number of its own, and the store that is made has the next:
- * so no two tries have one number, whatever became of the first. */
-void rebuild_prepare(struct vault *vault, struct command *command, struct effects *fx)
-{
-	const char *why;
-	int result = rebuild_judge(vault, command, &why);
-	if (result < 0) {
-		rebuild_refuse(command, result, why, fx);
-		return;
-	}
-	memset(&vault->rebuild, 0, sizeof vault->rebuild);
-	vault->rebuilding = command;
-	vault->rebuild.store = command->store;
-	vault->rebuild.waiting_since = fx->now;
-	if (target_of(vault)->store)
-		store_abandon(target_of(vault)->store);
-	gather_orphan_store(vault, command->store);
-	vault->meta.out |= 1u << command->store;
-	vault->rebuild.incarnation = ++vault->meta.incarnation[command->store] + 1;
-	vault->rebuild.version = vault_meta_changed(vault, fx);
-	rebuild_enter(vault, REBUILD_RETIRING);
-}
-
 /* docs/semantics.md "rebuild": a new store knows nothing of what was acknowledged. Counted as
  * present, it would hide from the proof that one of those which knew is gone. */
 static bool nothing_is_hidden(const struct vault *vault)
@@ -171,10 +148,59 @@ static bool nothing_is_hidden(const struct vault *vault)
 
 static void give_up_unproven(struct vault *vault, struct effects *fx)
 {
-	rebuild_give_up(vault, -EAGAIN,
-			"what was acknowledged is not proven to be on the stores that are left: "
-			"bring others back, or promote and accept the loss",
-			fx);
+	rebuild_give_up(vault, -EAGAIN, unproven, fx);
+}
+
+/* The place is recorded as out under a number of its own, and the store that is made has the next:
+ * so no two tries have one number, whatever became of the first. */
+static void retire(struct vault *vault, struct effects *fx)
+{
+	unsigned index = vault->rebuild.store;
+	if (target_of(vault)->store)
+		store_abandon(target_of(vault)->store);
+	gather_orphan_store(vault, index);
+	vault->meta.out |= 1u << index;
+	vault->rebuild.incarnation = ++vault->meta.incarnation[index] + 1;
+	vault->rebuild.version = vault_meta_changed(vault, fx);
+	vault->rebuild.waiting_since = fx->now;
+	rebuild_enter(vault, REBUILD_RETIRING);
+}
+
+/* What the old store holds may be the proof that is lacking: its files are left alone until there
+ * is one without it. Under load, with fewer than w stores, that may take a moment. */
+static void proving_turn(struct vault *vault, struct effects *fx)
+{
+	struct command *command = vault->rebuilding;
+	const char *why = unproven;
+	int result = rebuild_judge(vault, vault->rebuild.store, &why);
+	if (result == 0 && nothing_is_hidden(vault)) {
+		retire(vault, fx);
+		return;
+	}
+	if (result == 0 && fx->now - vault->rebuild.waiting_since < proof_timeout_ns)
+		return;
+	vault->rebuilding = NULL;
+	rebuild_enter(vault, REBUILD_NONE);
+	rebuild_refuse(command, result ? result : -EAGAIN, why, fx);
+}
+
+void rebuild_prepare(struct vault *vault, struct command *command, struct effects *fx)
+{
+	if (command->store >= vault->n) {
+		rebuild_refuse(command, -EINVAL, "no such store: they are counted from 0 to n - 1",
+			       fx);
+		return;
+	}
+	if (rebuild_phase(vault)) {
+		rebuild_refuse(command, -EBUSY, under_way, fx);
+		return;
+	}
+	memset(&vault->rebuild, 0, sizeof vault->rebuild);
+	vault->rebuilding = command;
+	vault->rebuild.store = command->store;
+	vault->rebuild.waiting_since = fx->now;
+	rebuild_enter(vault, REBUILD_PROVING);
+	proving_turn(vault, fx);
 }
 
 static bool being_read(const struct vault *vault, unsigned index)
@@ -473,6 +499,9 @@ void rebuild_turn(struct vault *vault, struct effects *fx)
 	case REBUILD_PREPARING:
 	case REBUILD_OWN:
 		break; /* a completion goes on */
+	case REBUILD_PROVING:
+		proving_turn(vault, fx);
+		break;
 	case REBUILD_RETIRING:
 		retiring_turn(vault, fx);
 		break;
