@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-enum { ALL = 0x3f, SEGMENT = 256 * 1024, READS_EVERY = 600 };
+enum { ALL = 0x3f, SEGMENT = 256 * 1024, READS_EVERY = 600, NOT_YET = 1 };
 static const struct geometry four_two = {4, 2};
 
 /* The least window, so that the journals take it twice as the configuration demands. */
@@ -435,33 +435,98 @@ static void test_hang_of_reads(void **state)
 	equal_without(rig, 0x03);
 }
 
-/* The disk of a store that is being rebuilt: the others fold on. */
+/* Told, though the disk still has something in hand. */
+static void load_until_answered(struct rig *rig, const struct command *command)
+{
+	for (unsigned turns = 0; command->result == NOT_YET; turns++) {
+		assert_true(turns < 80000);
+		load_turn(rig);
+	}
+}
+
+/* The disk of a store that is being rebuilt: the others fold on, and may be rebuilt themselves. */
 static void test_hang_of_a_rebuild(void **state)
 {
-	static const unsigned wheres[] = {ANY, IN_JOURNAL, IN_SUPERBLOCK, IN_IMAGE};
-	for (unsigned i = 0; i < ARRAY_COUNT(wheres); i++) {
-		struct rig *rig = rig_with_hang(four_two, 5, 0x08, wheres[i]);
+	static const struct {
+		unsigned number, where;
+		bool opening;
+	} rows[] = {{1, ANY, false},	  {2, IN_JOURNAL, false}, {3, IN_SUPERBLOCK, false},
+		    {4, IN_IMAGE, false}, {5, ANY, true},	  {6, IN_SUPERBLOCK, true},
+		    {7, READING, true}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_with_hang(four_two, 4, 0x08, rows[i].where);
+		struct command command, other;
 		hang.begun = false;
 		lose(rig, 3);
-		struct command command = rebuild_order(rig, 3);
+		command = rebuild_order(rig, 3);
+		command.result = NOT_YET;
 		rig->config.store[3].files = command.files;
+		hang.begun = rows[i].opening;
 		effects_init(&rig->fx, rig->now, 0);
 		vault_command(rig->vault, &command, &rig->fx);
-		while (!rig->vault->store[3].rebuilding)
+		while (!rows[i].opening && !rig->vault->store[3].rebuilding)
 			load_turn(rig);
 		hang.begun = true;
+		load_until_answered(rig, &command);
+		assert_true(command.result < 0);
+		assert_true(rig->hanging_count > 0);
 		load_goes_on(rig, 1500, "a rebuild hangs");
 		assert_int_equal(vault_in_service(rig->vault), 0x37);
-		hang.ended = true;
-		bool answered = rig->fx.results == &command;
-		for (unsigned turns = 0; turns < 1000 && !answered; turns++) {
-			load_turn(rig);
-			answered = rig->fx.results == &command;
-		}
-		assert_true(answered);
-		assert_true(command.result < 0);
+		other = (struct command){.kind = COMMAND_REBUILD_PREPARE, .store = 3};
+		assert_int_equal(rig_command(rig, &other), -ETIMEDOUT);
+		lose(rig, 1);
+		other = rebuild_order(rig, 1);
+		assert_int_equal(rig_command(rig, &other), 0);
+		rig->config.store[1].files = other.files;
+		assert_int_equal(vault_in_service(rig->vault), 0x37);
 		comes_back(rig, 3);
 		equal_without(rig, 0x30);
+	}
+}
+
+/* A disk that does not answer at the start. */
+static void test_hang_of_a_start(void **state)
+{
+	static const struct {
+		unsigned number, where;
+		uint32_t stores;
+		bool starts;
+	} rows[] = {{1, READING, 0x04, true},
+		    {2, ANY, 0x21, true},
+		    {3, IN_JOURNAL, 0x10, true},
+		    {4, ANY, 0x07, false}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_with_hang(four_two, 4, rows[i].stores, rows[i].where);
+		hang.begun = false;
+		rig_settle(rig);
+		rig_stop(rig);
+		hang.begun = true;
+		ns_t since = rig->now;
+		rig_begin(rig, ALL);
+		for (unsigned turns = 0; turns < 70000; turns++)
+			rig_turn(rig);
+		if (rows[i].starts) {
+			assert_int_equal(rig->vault->state, VAULT_READY);
+			assert_int_equal(vault_in_service(rig->vault), ALL & ~rows[i].stores);
+			rig_open_span(rig);
+			load_goes_on(rig, 300, "started without");
+		} else {
+			assert_int_equal(rig->vault->state, VAULT_OPENING);
+			assert_non_null(strstr(rig->last_note, "too few other stores"));
+			assert_true(rig->now - since > 60 * NS_PER_S);
+		}
+		hang.ended = true;
+		rig_settle(rig);
+		assert_int_equal(rig->hanging_count, 0);
+		assert_int_equal(vault_in_service(rig->vault),
+				 rows[i].starts ? ALL & ~rows[i].stores : ALL);
+		hang.begun = false;
+		if (!rows[i].starts)
+			rig_open_span(rig);
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		assert_true(rig->vault->proof.proven);
+		equal_without(rig, 0);
 	}
 }
 
@@ -552,6 +617,7 @@ int main(void)
 		cmocka_unit_test(test_hang_of_too_many),
 		cmocka_unit_test(test_hang_of_reads),
 		cmocka_unit_test(test_hang_of_a_rebuild),
+		cmocka_unit_test(test_hang_of_a_start),
 		cmocka_unit_test(test_unreadable_under_load),
 		cmocka_unit_test(test_no_room_for_what_is_lacking),
 		cmocka_unit_test(test_refill_under_load),

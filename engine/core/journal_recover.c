@@ -28,6 +28,7 @@ static void piece_done(struct io *io, int32_t result, struct effects *fx)
 	struct recovery *r = &s->recovery;
 	int err = io_error(io, result);
 
+	r->reading = false;
 	if (s->state != STORE_OPENING)
 		return;
 	if (r->by_page) {
@@ -57,6 +58,7 @@ static void piece_page(struct store *s, struct effects *fx)
 	one.memory = (uint8_t *)one.memory + r->page * PAGE_BYTES;
 	one.length = PAGE_BYTES;
 	io_prepare(&r->io, &one, piece_done);
+	r->reading = true;
 	effects_io(fx, &r->io);
 }
 
@@ -75,6 +77,7 @@ static void piece_read(struct store *s, struct piece piece,
 	r->then = then;
 	r->wanted = (struct transfer){IO_READ, piece.file, piece.offset, s->scratch, piece.length};
 	io_prepare(&r->io, &r->wanted, piece_done);
+	r->reading = true;
 	effects_io(fx, &r->io);
 }
 
@@ -446,10 +449,12 @@ static void superblock_taken(struct store *s, struct effects *fx)
  * cache shows may not be on the disk yet. */
 static void synced(struct io *io, int32_t result, struct effects *fx)
 {
-	struct store *s = container_of(io, struct store_io, io)->store;
+	struct store_io *own = container_of(io, struct store_io, io);
+	struct store *s = own->store;
 	struct recovery *r = &s->recovery;
 	int err = io_error(io, result);
 
+	own->busy = false;
 	if (s->state != STORE_OPENING)
 		return;
 	r->err = r->err ? r->err : err;
@@ -468,6 +473,7 @@ static void sync_submit(struct store *s, uint16_t file, struct effects *fx)
 	struct store_io *sync = &s->recovery.sync[s->recovery.pending++];
 
 	sync->store = s;
+	sync->busy = true;
 	sync->io = (struct io){.kind = IO_SYNC, .file = file, .done = synced};
 	effects_io(fx, &sync->io);
 }

@@ -65,7 +65,8 @@ static void rebuild_end(struct vault *vault, int result, struct effects *fx)
 	vault_answer(command, result, fx);
 }
 
-/* The store is given up; the order is answered when nothing of it is under way. Once its own
+/* The store is given up; the order is answered when no other one works for it any more. Its own
+ * disk may never answer: its memory, and its place, are used again only when it has. Once its own
  * superblock may say that it is in service, those of the others say more. */
 static void rebuild_give_up(struct vault *vault, int err, const char *why, struct effects *fx)
 {
@@ -80,7 +81,6 @@ static void rebuild_give_up(struct vault *vault, int err, const char *why, struc
 	slot->rebuilding = false;
 	if (slot->store)
 		store_abandon(slot->store);
-	/* It is over for its peers, though its own disk may never answer. */
 	vault->rebuild.holds_fold = false;
 	receive_store_gone(vault, vault->rebuild.store);
 	if (phase == REBUILD_OWN || phase == REBUILD_RECORDING) {
@@ -100,9 +100,8 @@ void rebuild_failed(struct vault *vault, int err, struct effects *fx)
 
 static void failing_turn(struct vault *vault, struct effects *fx)
 {
-	const struct store *store = target_of(vault)->store;
 	bool refilling = vault->refill.in_flight && vault->refill.store == vault->rebuild.store;
-	if (!vault->rebuild.in_flight && !refilling && (!store || store_idle(store)))
+	if (!vault->rebuild.in_flight && !refilling)
 		rebuild_end(vault, vault->rebuild.err, fx);
 }
 
@@ -312,7 +311,10 @@ void rebuild_opened(struct vault *vault, int result, struct effects *fx)
 	if (rebuild_phase(vault) != REBUILD_OPENING)
 		return;
 	if (result < 0) {
-		rebuild_give_up(vault, result, "what was made for it cannot be opened", fx);
+		rebuild_give_up(vault, result,
+				result == -ETIMEDOUT ? "its disk does not answer"
+						     : "what was made for it cannot be opened",
+				fx);
 		return;
 	}
 	if (!uuid_equal(&store_group_of(slot->store)->set, &vault->meta.set) ||

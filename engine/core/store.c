@@ -178,6 +178,11 @@ void store_open(struct store *s, struct effects *fx)
 	recovery_start(s, fx);
 }
 
+void store_open_give_up(struct store *s, int err, struct effects *fx)
+{
+	recovery_end(s, err, fx);
+}
+
 void store_abandon(struct store *s)
 {
 	if (s->state == STORE_OUT)
@@ -285,12 +290,21 @@ bool store_wants_turn(const struct store *s)
 	       (s->journal.purging || s->fold.step == FOLD_WAIT || copies);
 }
 
+static bool recovery_idle(const struct recovery *r)
+{
+	bool busy = r->reading;
+
+	for (unsigned i = 0; i < ARRAY_COUNT(r->sync); i++)
+		busy |= r->sync[i].busy;
+	return !busy;
+}
+
 bool store_idle(const struct store *s)
 {
 	return s->state != STORE_READY && s->state != STORE_OPENING && !s->deferred.head &&
 	       !s->journal.in_flight && !s->journal.queue.head && !s->superblock.busy &&
 	       !s->superblock.waiting.head && !s->image.commit.pending && !s->image.slot_writes &&
-	       !s->fold.busy;
+	       !s->fold.busy && recovery_idle(&s->recovery);
 }
 
 static void older(ns_t *oldest, const struct io *io, bool busy)
@@ -303,6 +317,9 @@ ns_t store_oldest(const struct store *s)
 {
 	ns_t oldest = NS_NEVER;
 
+	older(&oldest, &s->recovery.io, s->recovery.reading);
+	for (unsigned i = 0; i < ARRAY_COUNT(s->recovery.sync); i++)
+		older(&oldest, &s->recovery.sync[i].io, s->recovery.sync[i].busy);
 	older(&oldest, &s->superblock.io, s->superblock.busy);
 	for (unsigned i = 0; i < BATCHES_IN_FLIGHT_MAX; i++)
 		older(&oldest, &s->journal.batch[i].io, s->journal.batch[i].busy);

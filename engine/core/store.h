@@ -105,6 +105,8 @@ uint64_t store_image_file_bytes(uint64_t volume_size, struct geometry);
 
 /* ---- life ---- */
 void store_open(struct store *, struct effects *);
+/* While it recovers: its disk is waited for no longer. Told in opened, with this negative errno. */
+void store_open_give_up(struct store *, int err, struct effects *);
 /* The caller has found the store gone, or another's: nothing more is written to it. */
 void store_abandon(struct store *);
 enum store_state store_state_of(const struct store *);

@@ -210,7 +210,8 @@ struct transfer {
 struct recovery {
 	struct io io;
 	struct store_io sync[2 + 2 * VOLUMES_PER_GROUP_MAX];
-	unsigned pending;
+	unsigned pending; /* syncs */
+	bool reading;
 	int err;
 	void (*then)(struct store *, struct effects *); /* when the scratch is filled */
 	struct transfer wanted;

@@ -167,6 +167,9 @@ static void store_opened(struct store *store, int result, struct effects *fx)
 			  "the path"},
 		{-EXDEV,
 		 "store %llu: its directory holds another store: check the order of stores"},
+		{-ETIMEDOUT,
+		 "store %llu: its disk does not answer: restart casemated when it does, "
+		 "or casemate store rebuild with another one"},
 		{0, "store %llu: cannot be read (errno %llu)"},
 	};
 	if (result < 0) {
@@ -646,6 +649,8 @@ void vault_turn(struct vault *vault, struct effects *fx)
 	if (vault->state == VAULT_OPENING || vault->state == VAULT_REFUSED) {
 		rebuild_turn(vault, fx);
 		promote_turn(vault, fx); /* says what is lost */
+		if (vault->state == VAULT_OPENING)
+			watch_turn(vault, fx);
 		stores_turn(vault, fx);
 		return;
 	}

@@ -6,7 +6,9 @@
 
 #include <errno.h>
 
-static const ns_t disk_patience_ns = 10 * NS_PER_S, look_interval_ns = 250 * NS_PER_MS;
+/* A start first syncs what a page cache may have gathered. */
+static const ns_t disk_patience_ns = 10 * NS_PER_S, open_patience_ns = 60 * NS_PER_S,
+		  look_interval_ns = 250 * NS_PER_MS;
 
 /* A machine that stood still finds its disks slow once, not so many times in a row; what is stuck
  * stays so. */
@@ -16,6 +18,10 @@ enum { SLOW_LOOKS = 4, STUCK_LOOKS = 8, FULL_LOOKS = 8 };
 static void store_give_up(struct vault *vault, unsigned index, int err, struct effects *fx)
 {
 	struct store *store = vault->store[index].store;
+	if (store_state_of(store) == STORE_OPENING) {
+		store_open_give_up(store, err, fx);
+		return;
+	}
 	store_abandon(store);
 	store_turn(store, fx);
 	vault_store_out(vault, index, err, fx);
@@ -47,15 +53,28 @@ static ns_t oldest_of(const struct vault *vault, unsigned index)
 	return oldest;
 }
 
+static bool store_opens(const struct vault_store *slot)
+{
+	return slot->store && store_state_of(slot->store) == STORE_OPENING;
+}
+
+/* NS_NEVER: nobody waits for its disk. */
+static ns_t patience_of(const struct vault_store *slot)
+{
+	if (slot->in_service || slot->rebuilding)
+		return disk_patience_ns;
+	return store_opens(slot) ? open_patience_ns : NS_NEVER;
+}
+
 /* Mask of the stores whose disk has kept an operation for too long, for some looks. */
 static uint32_t slow_stores(struct vault *vault, ns_t now)
 {
 	uint32_t slow = 0;
 	for (unsigned i = 0; i < vault->n; i++) {
 		struct vault_store *slot = &vault->store[i];
-		bool asked = slot->in_service || slot->rebuilding;
-		ns_t oldest = asked ? oldest_of(vault, i) : NS_NEVER;
-		if (oldest == NS_NEVER || now - oldest < disk_patience_ns)
+		ns_t patience = patience_of(slot);
+		ns_t oldest = patience == NS_NEVER ? NS_NEVER : oldest_of(vault, i);
+		if (oldest == NS_NEVER || now - oldest < patience)
 			slot->slow_looks = 0;
 		else if (slot->slow_looks <= SLOW_LOOKS)
 			slot->slow_looks++;
@@ -65,22 +84,33 @@ static uint32_t slow_stores(struct vault *vault, ns_t now)
 	return slow;
 }
 
+/* What the group has without the slow ones: at a start, the stores that have been read. */
+static uint32_t answering(const struct vault *vault, uint32_t slow)
+{
+	uint32_t mask = vault_in_service(vault);
+	for (unsigned i = 0; vault->state == VAULT_OPENING && i < vault->n; i++)
+		if (vault->store[i].store && store_state_of(vault->store[i].store) == STORE_READY)
+			mask |= 1u << i;
+	return mask & ~slow;
+}
+
 static void slow_turn(struct vault *vault, struct effects *fx)
 {
 	uint32_t slow = slow_stores(vault, fx->now);
-	uint32_t others = vault_in_service(vault) & ~slow;
+	bool without = enough(vault, answering(vault, slow));
 	for (unsigned i = 0; i < vault->n; i++) {
 		struct vault_store *slot = &vault->store[i];
 		if (!(slow >> i & 1))
 			continue;
-		bool out = slot->rebuilding || enough(vault, others);
+		bool rebuilt = !slot->in_service && vault->state != VAULT_OPENING;
+		bool out = rebuilt || without;
 		if (out || slot->slow_looks == SLOW_LOOKS)
 			effects_note(
 				fx, NOTE_ERROR, slot->subject,
 				out ? "its disk has not answered for %llu s"
 				    : "its disk has not answered for %llu s, and too few other "
-				      "stores are in service to go on without it",
-				NOTE_NUMBERS(disk_patience_ns / NS_PER_S, 0, 0));
+				      "stores are there to go on without it",
+				NOTE_NUMBERS(patience_of(slot) / NS_PER_S, 0, 0));
 		if (out)
 			store_give_up(vault, i, -ETIMEDOUT, fx);
 	}
