@@ -54,6 +54,14 @@ static void load_goes_on(struct rig *rig, unsigned records, const char *when)
 	}
 }
 
+static void load_until_answered(struct rig *rig, const struct command *command)
+{
+	for (unsigned turns = 0; command->result == NOT_YET; turns++) {
+		assert_true(turns < 80000);
+		load_turn(rig);
+	}
+}
+
 static void equal_without(struct rig *rig, uint32_t missing)
 {
 	struct command command;
@@ -150,6 +158,85 @@ static void test_rebuild_under_load(void **state)
 	}
 }
 
+static void ignored(struct store_append *append, int result, struct effects *fx) {}
+
+/* Puts records that are far ahead into the journal, as crashes could leave it, until it has room
+ * for no more than so many others. */
+static void fill_journal(struct rig *rig, unsigned store, uint64_t room)
+{
+	static struct store_append append[1024];
+	struct store *full = rig->vault->store[store].store;
+	rig_seal(rig, 0, 1, RECORD_DATA, 7, rig->lsn + 10000);
+	/* Each settled by itself, so that batches do not share their headers. */
+	for (unsigned count = 0; store_journal_room(full) > room; count++) {
+		append[count] = (struct store_append){.record = rig->record, .done = ignored};
+		append[count].record.shard = (uint8_t)store;
+		append[count].record.lsn += count;
+		append[count].shard = rig->shard + store * rig_shard_bytes(rig, 0);
+		assert_int_equal(store_append(full, &append[count]), 0);
+		rig_settle(rig);
+	}
+}
+
+/* One of the others has less room: what is whole on enough stores to be read stays in memory for
+ * it, and only a fold could give it room. */
+static void test_rebuild_beside_a_full_store(void **state)
+{
+	static const unsigned rooms[] = {0, 2, 8, 20};
+	for (unsigned i = 0; i < ARRAY_COUNT(rooms); i++) {
+		struct rig *rig = rig_of(ALL);
+		char when[32];
+		snprintf(when, sizeof when, "room for %u", rooms[i]);
+		load_goes_on(rig, 300, "before");
+		lose(rig, 2);
+		load_goes_on(rig, 40, "without it");
+		struct command command = rebuild_order(rig, 2);
+		rig->config.store[2].files = command.files;
+		fill_journal(rig, 4, rooms[i]);
+		command.result = NOT_YET;
+		rig->fate = reads_slowly;
+		effects_init(&rig->fx, rig->now, 0);
+		vault_command(rig->vault, &command, &rig->fx);
+		load_until_answered(rig, &command);
+		if (command.result)
+			fail_msg("%s: %d %s", when, command.result, command.text);
+		load_goes_on(rig, 1000, when);
+		/* What is in its journal no fold takes out: where that leaves too little it is out.
+		 */
+		assert_int_equal(vault_in_service(rig->vault) | 0x10, ALL);
+		equal_without(rig, 0x11);
+	}
+}
+
+/* A promotion that gave up what waited for room: all that can be read is brought to a new store. */
+static void test_rebuild_after_a_loss(void **state)
+{
+	struct rig *rig = rig_of(ALL);
+	struct command command;
+	load_goes_on(rig, 100, "before");
+	lose(rig, 2);
+	fill_journal(rig, 4, 0);
+	for (unsigned turns = 0; turns < 5000; turns++)
+		load_turn(rig);
+	lsn_t complete = rig->vault->complete;
+	assert_true(complete > rig->vault->base);
+	assert_int_equal(rig_promote(rig, &command, false), -ETIMEDOUT);
+	assert_int_equal(rig_promote(rig, &command, true), 0);
+	assert_int_equal(command.number[0], complete);
+	command = rebuild_order(rig, 2);
+	rig->config.store[2].files = command.files;
+	if (rig_command(rig, &command))
+		fail_msg("%s", command.text);
+	assert_true(rig->vault->store[2].floor >= complete);
+	lose(rig, 1);
+	for (uint64_t block = 0; block < RIG_BLOCKS_MAX; block++) {
+		static uint8_t data[BLOCK_BYTES_MAX];
+		uint32_t bytes = rig_block_bytes(rig, 0);
+		assert_int_equal(rig_read(rig, 0, block * bytes, bytes, data), 0);
+	}
+	rig_free(rig);
+}
+
 /* How many others have a superblock that says so. */
 static unsigned recorded_out(struct rig *rig, unsigned store)
 {
@@ -168,8 +255,6 @@ static unsigned recorded_out(struct rig *rig, unsigned store)
 	}
 	return count;
 }
-
-static void ignored(struct store_append *append, int result, struct effects *fx) {}
 
 /* ---- what a store cannot be given ---- */
 /* Fewer than k of the shards of one record can be read, long after it became durable: those that
@@ -223,20 +308,8 @@ static void test_unreadable_under_load(void **state)
 /* A journal full of what comes after what it lacks, as crashes could leave it. */
 static void test_no_room_for_what_is_lacking(void **state)
 {
-	static struct store_append append[1024];
 	struct rig *rig = rig_of(ALL);
-	rig_seal(rig, 0, 1, RECORD_DATA, 7, rig->lsn + 10000);
-	/* Each settled by itself, so that batches do not share their headers. */
-	unsigned count = 0;
-	for (int result = 0; result == 0; count++) {
-		append[count] = (struct store_append){.record = rig->record, .done = ignored};
-		append[count].record.shard = 4;
-		append[count].record.lsn += count;
-		append[count].shard = rig->shard + 4 * rig_shard_bytes(rig, 0);
-		result = store_append(rig->vault->store[4].store, &append[count]);
-		rig_settle(rig);
-	}
-	assert_int_equal(store_journal_room(rig->vault->store[4].store), 0);
+	fill_journal(rig, 4, 0);
 	load_goes_on(rig, 600, "no room");
 	assert_int_equal(vault_in_service(rig->vault), 0x2f);
 	assert_true(recorded_out(rig, 4) >= 5);
@@ -435,15 +508,6 @@ static void test_hang_of_reads(void **state)
 	equal_without(rig, 0x03);
 }
 
-/* Told, though the disk still has something in hand. */
-static void load_until_answered(struct rig *rig, const struct command *command)
-{
-	for (unsigned turns = 0; command->result == NOT_YET; turns++) {
-		assert_true(turns < 80000);
-		load_turn(rig);
-	}
-}
-
 /* The disk of a store that is being rebuilt: the others fold on, and may be rebuilt themselves. */
 static void test_hang_of_a_rebuild(void **state)
 {
@@ -622,6 +686,8 @@ int main(void)
 		cmocka_unit_test(test_no_room_for_what_is_lacking),
 		cmocka_unit_test(test_refill_under_load),
 		cmocka_unit_test(test_rebuild_under_load),
+		cmocka_unit_test(test_rebuild_beside_a_full_store),
+		cmocka_unit_test(test_rebuild_after_a_loss),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -502,6 +502,25 @@ static void test_no_room(void **state)
 	rig_free(rig);
 }
 
+/* It waits for the end of a fold, which may wait for a disk that is full, but not for ever. */
+static void test_fold_that_does_not_end(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 60);
+	lose(rig, 4);
+	rig_fill(rig, 1u << 3, -ENOSPC);
+	for (unsigned i = 0; !store_wants_room(rig->vault->store[3].store); i++)
+		rig_write(rig, 0, i % 48, RECORD_DATA, 0);
+	assert_int_equal(rebuild(rig, &command, 4), -EAGAIN);
+	assert_non_null(strstr(command.text, "a fold does not end"));
+	rig_fill(rig, 0, 0);
+	rig_settle(rig);
+	assert_int_equal(rebuild(rig, &command, 4), 0);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_free(rig);
+}
+
 /* A store that was away while its peers folded has no journal to catch up with: with the first span
  * still known, and with it forgotten. */
 static void test_behind(void **state)
@@ -547,6 +566,7 @@ int main(void)
 		cmocka_unit_test(test_slow_superblock),
 		cmocka_unit_test(test_earlier_try),
 		cmocka_unit_test(test_no_room),
+		cmocka_unit_test(test_fold_that_does_not_end),
 		cmocka_unit_test(test_behind),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -399,7 +399,9 @@ static void record_turn(struct vault *vault, struct effects *fx)
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	if (newest) {
 		vault->highest = max_u64(vault->highest, newest->first - 1);
-		if (receive_idle(vault)) /* else what found no room was given up with the loss */
+		/* What found no room was given up with the loss. */
+		receive_drop_waiting(vault);
+		if (receive_idle(vault))
 			receive_reset(vault, newest->first - 1);
 	}
 	promote_serve(vault, fx);

@@ -28,7 +28,8 @@ enum rebuild_phase {
 };
 
 enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
-static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S;
+static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S,
+		  fold_timeout_ns = 30 * NS_PER_S, fill_timeout_ns = 30 * NS_PER_S;
 static const char under_way[] = "a rebuild or a promotion is under way: wait for it",
 		  unproven[] = "what was acknowledged is not proven to be on the stores that are "
 			       "left: bring others back, or promote and accept the loss";
@@ -50,7 +51,9 @@ static enum rebuild_phase rebuild_phase(const struct vault *vault)
 
 bool rebuild_fills(const struct vault *vault, unsigned index)
 {
-	return rebuild_phase(vault) == REBUILD_FILLING && vault->rebuild.store == index;
+	enum rebuild_phase phase = rebuild_phase(vault);
+	return vault->rebuild.store == index && phase >= REBUILD_FILLING &&
+	       phase <= REBUILD_RECORDING;
 }
 
 /* ---- the end, good or bad ---- */
@@ -82,6 +85,7 @@ static void rebuild_give_up(struct vault *vault, int err, const char *why, struc
 	if (slot->store)
 		store_abandon(slot->store);
 	vault->rebuild.holds_fold = false;
+	vault->folding &= ~(1u << vault->rebuild.store);
 	receive_store_gone(vault, vault->rebuild.store);
 	if (phase == REBUILD_OWN || phase == REBUILD_RECORDING) {
 		vault->meta.incarnation[vault->rebuild.store] = vault->rebuild.incarnation;
@@ -266,8 +270,12 @@ static void waiting_turn(struct vault *vault, struct effects *fx)
 {
 	struct vault_store *slot = target_of(vault);
 	unsigned index = vault->rebuild.store;
-	if (vault->fold_version || vault->folding)
+	if (vault->fold_version || vault->folding) {
+		if (fx->now - vault->rebuild.waiting_since >= fold_timeout_ns)
+			rebuild_give_up(vault, -EAGAIN, "a fold does not end: see the other disks",
+					fx);
 		return;
+	}
 	if (!nothing_is_hidden(vault)) {
 		if (fx->now - vault->rebuild.waiting_since >= proof_timeout_ns)
 			give_up_unproven(vault, fx);
@@ -421,10 +429,15 @@ static void copying_turn(struct vault *vault, struct effects *fx)
 	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
 	vault->rebuild.filled_before = vault->refill.filled;
 	vault->rebuild.unreadable_before = vault->refill.unreadable;
-	/* With fewer than w stores in service no lsn is durable, yet what k of them hold may have
-	 * been acknowledged before. */
+	/* docs/semantics.md "rebuild": the old store may have helped to acknowledge up to here, and
+	 * to nothing above. With fewer than w stores in service no lsn is durable, yet what k of
+	 * them hold may have been acknowledged before. */
 	vault->rebuild.goal =
 		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
+	/* From here on it folds with the others: else those whose journals are full would wait for
+	 * it, and it for what they cannot take. */
+	vault->rebuild.holds_fold = false;
+	vault->rebuild.waiting_since = fx->now;
 	rebuild_enter(vault, REBUILD_FILLING);
 }
 
@@ -443,6 +456,23 @@ static void own_written(struct store_superblock_write *write, int result, struct
 	rebuild_enter(vault, REBUILD_RECORDING);
 }
 
+/* A floor that stands holds the fold of all. */
+static void filling_watch(struct vault *vault, struct effects *fx)
+{
+	const struct vault_store *slot = target_of(vault);
+	if (slot->floor != vault->rebuild.floor_seen) {
+		vault->rebuild.floor_seen = slot->floor;
+		vault->rebuild.waiting_since = fx->now;
+	} else if (fx->now - vault->rebuild.waiting_since >= fill_timeout_ns) {
+		rebuild_give_up(vault, -ENOSPC,
+				store_journal_room(slot->store)
+					? "what it lacks does not come: see the other disks"
+					: "its journal has no room for all that the others hold: "
+					  "try again when less is written",
+				fx);
+	}
+}
+
 /* Its own superblock first: a crash between the two leaves it out of service, or in service with
  * all that it needs, never half in. */
 static void filling_turn(struct vault *vault, struct effects *fx)
@@ -453,14 +483,8 @@ static void filling_turn(struct vault *vault, struct effects *fx)
 		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
 		return;
 	}
-	if (slot->floor < max_u64(vault->durable, vault->rebuild.goal)) {
-		vault->rebuild.waiting_since = fx->now;
-		/* Nothing is folded while it is filled: no room will be made. */
-		if (!store_journal_room(slot->store) && store_oldest(slot->store) == NS_NEVER)
-			rebuild_give_up(vault, -ENOSPC,
-					"its journal has no room for all that the others hold: try "
-					"again when less is written",
-					fx);
+	if (slot->floor < vault->rebuild.goal) {
+		filling_watch(vault, fx);
 		return;
 	}
 	if (!nothing_is_hidden(vault)) {

@@ -9,10 +9,12 @@
 enum { REFILL_IN_FLIGHT = 16, LSNS_PER_TURN = 1024 };
 static const ns_t no_room_pause_ns = 20 * NS_PER_MS, unreadable_pause_ns = 5 * NS_PER_S;
 
-/* Up to here no record is still on its way from memory to a store. */
-static lsn_t refill_limit(const struct vault *vault)
+/* Up to the base no record is still on its way from memory to a store. What is above it may wait
+ * there for a store without room, which may in its turn wait for one that is being rebuilt. */
+static lsn_t refill_limit(const struct vault *vault, unsigned index)
 {
-	return min_u64(max_u64(vault->complete, vault->durable), vault->base);
+	lsn_t readable = max_u64(vault->complete, vault->durable);
+	return rebuild_fills(vault, index) ? readable : min_u64(readable, vault->base);
 }
 
 static bool refillable(const struct vault *vault, unsigned index)
@@ -42,16 +44,20 @@ static void unreadable(struct vault *vault, lsn_t lsn, struct effects *fx)
 	vault->refill.noted = true;
 }
 
+/* A fold makes room, and may wait for another store: that one has its turn. */
+static void no_room(struct vault *vault, struct effects *fx)
+{
+	vault->refill.next = vault->refill.end + 1;
+	vault->refill.pause_until = fx->now + no_room_pause_ns;
+}
+
 static void refill_written(struct gather *gather, int result, struct effects *fx)
 {
 	struct vault *vault = gather->vault;
-	if (result == 0) {
+	if (result == 0)
 		vault->refill.filled++;
-	} else if (result == -ENOSPC) {
-		/* A fold makes room, and may wait for another store: that one has its turn. */
-		vault->refill.next = vault->refill.end + 1;
-		vault->refill.pause_until = fx->now + no_room_pause_ns;
-	}
+	else if (result == -ENOSPC)
+		no_room(vault, fx);
 	refill_end(gather); /* a store that failed has told so itself */
 }
 
@@ -138,6 +144,14 @@ static void refill_pass(struct vault *vault, struct effects *fx)
 			return;
 		if (ranges_contains(store_held(store), lsn))
 			continue;
+		if (lsn > vault->base && !receive_forgot(vault, lsn)) {
+			if (!receive_offer(vault, vault->refill.store, lsn)) {
+				no_room(vault, fx);
+				return;
+			}
+			vault->refill.next = lsn + 1;
+			continue;
+		}
 		if (!refill_record(vault, lsn, fx) || vault->refill.next > end)
 			return;
 		vault->refill.next = lsn + 1;
@@ -149,9 +163,9 @@ static void refill_pass(struct vault *vault, struct effects *fx)
 /* The next store, in turn, that is behind. */
 static bool refill_begin(struct vault *vault)
 {
-	lsn_t limit = refill_limit(vault);
 	for (unsigned i = 1; i <= vault->n; i++) {
 		unsigned index = (vault->refill.store + i) % vault->n;
+		lsn_t limit = refill_limit(vault, index);
 		const struct vault_store *slot = &vault->store[index];
 		if (!refillable(vault, index) || slot->floor >= limit)
 			continue;

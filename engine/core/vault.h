@@ -224,6 +224,7 @@ struct vault {
 		unsigned in_flight;
 		lsn_t point; /* the image is copied as of here */
 		lsn_t goal;  /* what its journal must reach at least */
+		lsn_t floor_seen;
 		uint64_t version;
 		uint64_t copied, filled_before, unreadable_before;
 		ns_t waiting_since;
@@ -298,6 +299,11 @@ void receive_drop_waiting(struct vault *);
 /* Whether the journal of the store takes this record and then still has room for every record that
  * the store lacks below it (docs/semantics.md "Fold"). */
 bool receive_fits(const struct vault *, unsigned index, lsn_t);
+/* A store that is being filled takes a record above the base from memory, once it is whole there.
+ * False: it has no room for it. */
+bool receive_offer(struct vault *, unsigned index, lsn_t);
+/* Whether a record above the base is in memory no more, and does not come again. */
+bool receive_forgot(const struct vault *, lsn_t);
 /* The store is out: no record waits for it, nor for what its disk still works on. */
 void receive_store_gone(struct vault *, unsigned index);
 ns_t receive_reorder_ns(const struct vault *); /* how long a late datagram is waited for */
@@ -361,7 +367,8 @@ void rebuild_opened(struct vault *, int result,
 		    struct effects *); /* the new store has been recovered */
 void rebuild_failed(struct vault *, int err, struct effects *);
 void rebuild_turn(struct vault *, struct effects *);
-/* Whether the image of this new store is whole, and its journal is to be filled. */
+/* Whether the image of this new store is whole: its journal is filled, and folds with the others.
+ */
 bool rebuild_fills(const struct vault *, unsigned index);
 void scrub_start(struct vault *, struct command *, struct effects *);
 void scrub_turn(struct vault *, struct effects *);

@@ -6,27 +6,35 @@
 
 enum { FOLD_STEPS = 4, FOLD_BYTES_MIN = 16 * MIB /* of a store */ };
 
+/* A store that is being filled folds too, from its own journal. */
+static bool folds(const struct vault *vault, unsigned index)
+{
+	return vault->store[index].in_service || rebuild_fills(vault, index);
+}
+
 /* Worth folding once a journal or the table of spans is half full. */
 static bool fold_wanted(const struct vault *vault)
 {
 	if (vault->meta.spans.count > SPANS_MAX / 2)
 		return true;
 	for (unsigned i = 0; i < vault->n; i++)
-		if (vault->store[i].in_service && store_journal_half_full(vault->store[i].store))
+		if (folds(vault, i) && store_journal_half_full(vault->store[i].store))
 			return true;
 	return false;
 }
 
-/* F <= the f-th largest floor, and here also <= every floor: a store in service never lacks what
- * its peers have folded. F <= the consistent point: an open catch-up is not folded. */
+/* F <= the f-th largest floor, and here also <= every floor: a store in service, or being filled,
+ * never lacks what its peers have folded. F <= the consistent point: an open catch-up is not
+ * folded. */
 static lsn_t fold_bound(const struct vault *vault)
 {
 	lsn_t floor[SHARDS_MAX] = {0}, bound = vault->consistent;
 	for (unsigned i = 0; i < vault->n; i++) {
-		if (!vault->store[i].in_service)
+		if (!folds(vault, i))
 			continue;
-		floor[i] = vault->store[i].floor;
-		bound = min_u64(bound, floor[i]);
+		bound = min_u64(bound, vault->store[i].floor);
+		if (vault->store[i].in_service)
+			floor[i] = vault->store[i].floor;
 	}
 	return min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
 }
@@ -86,8 +94,9 @@ void vault_fold_turn(struct vault *vault, struct effects *fx)
 		if (!fold_recorded(vault))
 			return;
 		vault->fold_started = true;
+		/* The superblock of one that is being filled is its own affair: store_fold. */
 		for (unsigned i = 0; i < vault->n; i++)
-			if (vault->store[i].in_service) {
+			if (folds(vault, i)) {
 				vault->folding |= 1u << i;
 				store_fold(vault->store[i].store, vault->meta.fold_point, fx);
 			}
@@ -100,6 +109,6 @@ void vault_fold_turn(struct vault *vault, struct effects *fx)
 	vault->fold_version = 0;
 	vault_spans_forget(vault);
 	for (unsigned i = 0; i < vault->n; i++)
-		if (vault->store[i].in_service)
+		if (folds(vault, i))
 			store_use_spans(vault->store[i].store, &vault->meta.spans);
 }

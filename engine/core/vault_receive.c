@@ -193,6 +193,28 @@ static void record_append(struct vault *vault, struct arriving *slot, unsigned i
 	}
 }
 
+bool receive_offer(struct vault *vault, unsigned index, lsn_t lsn)
+{
+	struct arriving *slot = slot_of(vault, lsn);
+	must(lsn > vault->base && vault->store[index].rebuilding, "one that is rebuilt lacks it");
+	if (lsn >= vault->base + vault->arriving_count || slot->phase < PHASE_WHOLE ||
+	    slot->appending >> index & 1)
+		return true;
+	if (slot->phase == PHASE_STORED) {
+		slot->phase = PHASE_WHOLE;
+		vault->unfinished++;
+	}
+	record_append(vault, slot, index);
+	bool taken = slot->appending >> index & 1;
+	record_finish(vault, slot);
+	return taken;
+}
+
+bool receive_forgot(const struct vault *vault, lsn_t lsn)
+{
+	return vault->fenced && slot_of(vault, lsn)->phase <= PHASE_ARRIVING;
+}
+
 /* Every shard that is computed here is checked, by the sum of the whole sealed block, before it is
  * stored. */
 static bool record_checks(struct vault *vault, struct arriving *slot)

@@ -147,7 +147,7 @@ static bool folds_without(const struct vault *vault, uint32_t stuck)
 {
 	bool folds = vault->consistent > vault->meta.fold_point;
 	for (unsigned i = 0; i < vault->n; i++)
-		if (vault->store[i].in_service && !(stuck >> i & 1))
+		if ((vault->store[i].in_service && !(stuck >> i & 1)) || rebuild_fills(vault, i))
 			folds &= vault->store[i].floor > vault->meta.fold_point;
 	return folds;
 }
