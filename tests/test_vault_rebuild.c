@@ -485,21 +485,24 @@ static void test_earlier_try(void **state)
 /* A full disk ends a rebuild, not the folds of all others; another one can follow. */
 static void test_no_room(void **state)
 {
-	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
-	struct command command;
-	rig_write_some(rig, 400);
-	lose(rig, 4);
-	rig_fill(rig, 1u << 4, -EDQUOT);
-	assert_int_equal(rebuild(rig, &command, 4), -ENOSPC);
-	assert_non_null(strstr(command.text, "no room on its disk"));
-	rig_settle(rig);
-	lsn_t folded = rig->vault->meta.fold_point;
-	rig_write_some(rig, 400);
-	assert_true(rig->vault->meta.fold_point > folded);
-	rig_fill(rig, 0, 0);
-	assert_int_equal(rebuild(rig, &command, 4), 0);
-	assert_int_equal(vault_in_service(rig->vault), ALL);
-	rig_free(rig);
+	for (unsigned slots = 0; slots < 2; slots++) {
+		struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+		struct command command;
+		rig_write_some(rig, 400);
+		lose(rig, 4);
+		rig->full_slots = slots;
+		rig_fill(rig, 1u << 4, -EDQUOT);
+		assert_int_equal(rebuild(rig, &command, 4), -ENOSPC);
+		assert_non_null(strstr(command.text, "no room on its disk"));
+		rig_settle(rig);
+		lsn_t folded = rig->vault->meta.fold_point;
+		rig_write_some(rig, 400);
+		assert_true(rig->vault->meta.fold_point > folded);
+		rig_fill(rig, 0, 0);
+		assert_int_equal(rebuild(rig, &command, 4), 0);
+		assert_int_equal(vault_in_service(rig->vault), ALL);
+		rig_free(rig);
+	}
 }
 
 /* It waits for the end of a fold, which may wait for a disk that is full, but not for ever. */

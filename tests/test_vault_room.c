@@ -3,9 +3,12 @@
  * is room. */
 #include "vault_rig.h"
 
+#include "core/format.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -138,12 +141,63 @@ static void test_no_room_for_repair(void **state)
 	rig_free(rig);
 }
 
+/* The same where the image has room and the slot pages have not: the fold goes on meanwhile, the
+ * header is written when there is room, and over the right copy of its page. */
+static void test_no_room_for_a_slot(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	struct command command = {.kind = COMMAND_SCRUB};
+	uint8_t shard[BLOCK_BYTES_MAX];
+	rig_write(rig, 0, 47, RECORD_DATA, 0);
+	uint32_t bytes = rig_shard_bytes(rig, 0);
+	memcpy(shard, rig->shard + 3 * bytes, bytes);
+	rig_write_some(rig, 400); /* folded by then */
+	assert_true(rig_damage(rig, 3, shard, bytes) >= 1);
+	struct rig_file *slots = rig_file(rig, rig->config.store[3].files.slots[0]);
+	uint8_t *before = malloc(slots->length);
+	memcpy(before, slots->bytes, slots->length);
+	rig->full_slots = true;
+	rig_fill(rig, 0x08, -ENOSPC);
+	assert_int_equal(rig_command(rig, &command), 0);
+	assert_int_equal(command.number[1], 1);
+	assert_int_equal(command.number[2], 0);
+	seconds_pass(rig, 3);
+	assert_int_equal(stores_full(rig), 1);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	assert_false(vault_fold_held(rig->vault));
+	assert_memory_equal(slots->bytes, before, slots->length);
+	/* A crash now leaves the header as it was. */
+	rig_fill(rig, 0, 0);
+	seconds_pass(rig, 3);
+	assert_int_equal(stores_full(rig), 0);
+	unsigned changed = 0;
+	for (uint64_t at = 0; at < slots->length; at += PAGE_BYTES)
+		changed += memcmp(slots->bytes + at, before + at, PAGE_BYTES) != 0;
+	assert_int_equal(changed, 1);
+	/* The copy of the pair that was the newer one is whole still. */
+	for (uint64_t at = 0; at < slots->length; at += 2 * PAGE_BYTES) {
+		const struct disk_slot_page *now = (const void *)(slots->bytes + at);
+		const struct disk_slot_page *was = (const void *)(before + at);
+		unsigned newer = was[1].sequence > was[0].sequence;
+		assert_memory_equal(&now[newer], &was[newer], PAGE_BYTES);
+	}
+	free(before);
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	rig_open_span(rig);
+	assert_int_equal(rig_command(rig, &command), 0);
+	assert_int_equal(command.number[1], 0);
+	rig_write_some(rig, 300);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_no_room_and_lost),
 		cmocka_unit_test(test_no_room_for_repair),
+		cmocka_unit_test(test_no_room_for_a_slot),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

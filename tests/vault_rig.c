@@ -64,8 +64,8 @@ static bool no_room(const struct rig *rig, const struct io *io)
 {
 	unsigned store = io->file / RIG_FILES_PER_STORE % RIG_STORES_MAX;
 	unsigned file = io->file % RIG_FILES_PER_STORE;
-	return rig->full >> store & 1 && io->kind == IO_WRITE && file >= FILE_IMAGE &&
-	       file < FILE_SLOTS;
+	bool there = rig->full_slots ? file >= FILE_SLOTS : file >= FILE_IMAGE && file < FILE_SLOTS;
+	return rig->full >> store & 1 && io->kind == IO_WRITE && there;
 }
 
 static void disk_take(struct rig *rig)

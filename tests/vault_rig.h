@@ -40,10 +40,11 @@ struct rig {
 	 */
 	int (*fate)(struct rig *, const struct io *);
 	uint64_t turns;
-	bool shuffle;	/* completions are told in any order */
-	uint16_t stuck; /* operations of this file do not come back; 0: of none */
-	uint32_t full;	/* mask of stores: no write to their images finds room */
-	int full_err;	/* with this negative errno */
+	bool shuffle;	 /* completions are told in any order */
+	uint16_t stuck;	 /* operations of this file do not come back; 0: of none */
+	uint32_t full;	 /* mask of stores: no write to their images finds room */
+	bool full_slots; /* nor to their slots, but to the images */
+	int full_err;	 /* with this negative errno */
 	uint64_t random;
 	struct geometry geometry;
 	uint8_t key[RIG_VOLUMES][KEY_BYTES];

@@ -293,7 +293,8 @@ void fold_turn(struct store *s, struct effects *fx)
 {
 	struct fold *fold = &s->fold;
 
-	if (fold->step == FOLD_WAIT && s->image.slot_writes == s->image.queued)
+	if (fold->step == FOLD_WAIT && s->image.slot_writes == s->image.queued &&
+	    s->image.commit.step == COMMIT_IDLE)
 		fold_copy_begin(s);
 	if (fold->step == FOLD_COPY) {
 		for (unsigned i = 0; i < ENTRIES_PER_TURN; i++)

@@ -117,11 +117,23 @@ struct disk_slot *image_slot(const struct store *s, uint8_t volume, uint64_t blo
 	return &s->image.page[v->page_base + block / SLOTS_PER_PAGE].slot[block % SLOTS_PER_PAGE];
 }
 
+static uint64_t page_of(const struct store *s, uint8_t volume, uint64_t block)
+{
+	return s->image.volume[volume].page_base + block / SLOTS_PER_PAGE;
+}
+
 void image_mark(struct store *s, uint8_t volume, uint64_t block)
 {
-	uint64_t page = s->image.volume[volume].page_base + block / SLOTS_PER_PAGE;
+	uint64_t page = page_of(s, volume, block);
 
 	s->image.dirty[page / 64] |= 1ull << page % 64;
+}
+
+static bool page_marked(const struct store *s, uint8_t volume, uint64_t block)
+{
+	uint64_t page = page_of(s, volume, block);
+
+	return s->image.dirty[page / 64] >> page % 64 & 1;
 }
 
 void image_slot_set(struct store *s, uint8_t volume, uint64_t block, const struct record *record,
@@ -151,17 +163,33 @@ void image_slot_set(struct store *s, uint8_t volume, uint64_t block, const struc
 
 static void commit_step(struct store *s, struct effects *fx);
 
+/* A page that found no room. Its next write goes over the same copy: the other is the good one. */
+static void page_left(struct store *s, struct disk_slot_page *page, int err, struct effects *fx)
+{
+	uint64_t index = (uint64_t)(page - s->image.page);
+
+	page->sequence--;
+	s->image.dirty[index / 64] |= 1ull << index % 64;
+	s->image.commit.left = true;
+	store_room_note(s, err, fx);
+}
+
+/* A fold waits for room: the records are in the journal. For slots written from peers others wait,
+ * so they are told; the page is tried again later. */
 static void commit_done(struct io *io, int32_t result, struct effects *fx)
 {
 	struct store_io *own = container_of(io, struct store_io, io);
 	struct store *s = own->store;
 	int err = io_error(io, result);
+	bool page_full = io->kind == IO_WRITE && is_no_room(err);
 
-	if (io->kind == IO_WRITE && store_room_wait(s, io, err, fx))
+	if (page_full && s->fold.step == FOLD_COMMIT && store_room_wait(s, io, err, fx))
 		return;
 	own->busy = false;
 	s->image.commit.pending--;
-	if (err)
+	if (page_full)
+		page_left(s, io->single.iov_base, err, fx);
+	else if (err)
 		store_fail(s, err, fx);
 	if (s->state == STORE_READY)
 		commit_step(s, fx);
@@ -234,7 +262,7 @@ static void page_submit(struct store *s, struct store_io *own, uint64_t index, s
 
 static void pages_submit(struct store *s, struct effects *fx)
 {
-	for (unsigned i = 0; i < COMMIT_PAGES_IN_FLIGHT_MAX; i++) {
+	for (unsigned i = 0; i < COMMIT_PAGES_IN_FLIGHT_MAX && !s->image.commit.left; i++) {
 		struct store_io *own = &s->image.commit.page[i];
 		if (own->busy)
 			continue;
@@ -248,7 +276,7 @@ static void pages_submit(struct store *s, struct effects *fx)
 /* All that waited has been written since. */
 static void room_found(struct store *s, struct effects *fx)
 {
-	if (!s->room.wanted)
+	if (!s->room.wanted || s->image.commit.left)
 		return;
 	s->room.wanted = false;
 	effects_note(fx, NOTE_INFO, s->config.subject, "there is room on its disk again", NULL);
@@ -290,6 +318,7 @@ void image_commit(struct store *s, void (*finished)(struct store *, struct effec
 {
 	must(s->image.commit.step == COMMIT_IDLE, "one commit at a time");
 	s->image.commit.step = COMMIT_IMAGES;
+	s->image.commit.left = false;
 	s->image.commit.finished = finished;
 	/* What is written from here on belongs to the next commit: a sync covers what completed
 	 * before it. */
@@ -377,8 +406,11 @@ static void slots_committed(struct store *s, struct effects *fx)
 	struct io_list told = s->image.committing;
 
 	s->image.committing = (struct io_list){0};
-	for (struct io *io; (io = io_list_pop(&told));)
-		slot_write_answer(slot_write_of(io), 0, fx);
+	for (struct io *io; (io = io_list_pop(&told));) {
+		struct store_slot_write *write = slot_write_of(io);
+		bool left = page_marked(s, (uint8_t)write->internal[0], write->record.block);
+		slot_write_answer(write, left ? -ENOSPC : 0, fx);
+	}
 }
 
 void image_turn(struct store *s, struct effects *fx)
@@ -389,7 +421,8 @@ void image_turn(struct store *s, struct effects *fx)
 		return;
 	for (; s->fold.step == FOLD_IDLE && image->queue.head; image->queued--)
 		slot_write_begin(s, slot_write_of(io_list_pop(&image->queue)), fx);
-	if (image->commit.step != COMMIT_IDLE || !image->written.head)
+	bool again = image->commit.left && s->fold.step == FOLD_IDLE && fx->now >= s->room.again_at;
+	if (image->commit.step != COMMIT_IDLE || !(image->written.head || again))
 		return;
 	/* What has gathered while the last ones were synced shares the next two syncs. */
 	for (struct io *io; (io = io_list_pop(&image->written));) {

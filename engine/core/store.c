@@ -213,12 +213,8 @@ void store_fail(struct store *s, int err, struct effects *fx)
 
 static const ns_t room_again_ns = NS_PER_S;
 
-/* docs/semantics.md "no room": unlike a failed sync this leaves nothing unknown. Equal stores fill
- * up together: if each went out for it, all would, with all their data whole. */
-bool store_room_wait(struct store *s, struct io *io, int err, struct effects *fx)
+void store_room_note(struct store *s, int err, struct effects *fx)
 {
-	if (!is_no_room(err) || s->state != STORE_READY)
-		return false;
 	if (!s->room.wanted)
 		effects_note(fx, NOTE_WARNING, s->config.subject,
 			     "no room on its disk (errno %llu): the fold waits for it, and writes "
@@ -226,6 +222,15 @@ bool store_room_wait(struct store *s, struct io *io, int err, struct effects *fx
 			     NOTE_NUMBERS((unsigned long long)-err));
 	s->room.wanted = true;
 	s->room.again_at = fx->now + room_again_ns;
+}
+
+/* docs/semantics.md "no room": unlike a failed sync this leaves nothing unknown. Equal stores fill
+ * up together: if each went out for it, all would, with all their data whole. */
+bool store_room_wait(struct store *s, struct io *io, int err, struct effects *fx)
+{
+	if (!is_no_room(err) || s->state != STORE_READY)
+		return false;
+	store_room_note(s, err, fx);
 	io_list_push(&s->room.waiting, io);
 	return true;
 }

@@ -149,6 +149,7 @@ struct image {
 		uint32_t images; /* volumes whose image was written since it was synced */
 		uint32_t slots;	 /* volumes whose slot pages were written */
 		unsigned pending;
+		bool left; /* pages found no room: they are marked still */
 		uint64_t cursor;
 		struct store_io sync[VOLUMES_PER_GROUP_MAX];
 		struct store_io page[COMMIT_PAGES_IN_FLIGHT_MAX];
@@ -274,6 +275,8 @@ static inline bool is_no_room(int err)
 {
 	return err == -ENOSPC || err == -EDQUOT;
 }
+/* Says, once, that the disk is full: something is tried again after a while. */
+void store_room_note(struct store *, int err, struct effects *);
 /* Takes a write that found no room, as it is, and tries it again after a while. False: it did not
  * fail for that, or the store is out. */
 bool store_room_wait(struct store *, struct io *, int err, struct effects *);
