@@ -158,6 +158,45 @@ static void test_at(void **state)
 	assert_null(spans_find(&spans, &unknown));
 }
 
+/* In order up to 100; a catch-up that ended at 150; in order up to 220; a catch-up that was broken
+ * off at 220, so void; one that is open. */
+static void test_whole(void **state)
+{
+	(void)state;
+	static const struct row {
+		int number;
+		lsn_t lsn, whole;
+	} rows[] = {{1, 0, 0},	    {2, 99, 99},    {3, 100, 100},  {4, 104, 100}, {5, 110, 100},
+		    {6, 149, 100},  {7, 150, 150},  {8, 155, 155},  {9, 220, 220}, {10, 230, 220},
+		    {11, 245, 220}, {12, 299, 220}, {13, 300, 220}, {14, 999, 220}};
+	static const struct {
+		lsn_t first, parent_last;
+		uint8_t kind;
+	} table[] = {{1, 0, SPAN_IN_ORDER},
+		     {110, 100, SPAN_CATCH_UP},
+		     {160, 150, SPAN_IN_ORDER},
+		     {240, 220, SPAN_CATCH_UP},
+		     {300, 220, SPAN_CATCH_UP}};
+	struct spans spans;
+	spans_init(&spans);
+	assert_true(spans_whole(&spans, 77) == 77);
+	for (unsigned i = 0; i < ARRAY_COUNT(table); i++) {
+		struct span span =
+			make((uint8_t)(i + 1), (uint8_t)i, 2, table[i].first, table[i].parent_last);
+		span.kind = table[i].kind;
+		assert_int_equal(spans_open(&spans, &span), 0);
+	}
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++)
+		if (spans_whole(&spans, rows[i].lsn) != rows[i].whole)
+			fail_msg("row %d", rows[i].number);
+	/* An initial copy: there is no consistent point at all. */
+	spans_init(&spans);
+	struct span copy = make(1, 0, 1, 1, 0);
+	copy.kind = SPAN_CATCH_UP;
+	assert_int_equal(spans_open(&spans, &copy), 0);
+	assert_true(spans_whole(&spans, 50) == 0);
+}
+
 static void test_prune(void **state)
 {
 	(void)state;
@@ -238,10 +277,10 @@ static void test_encoding(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_open),	 cmocka_unit_test(test_open_full),
-		cmocka_unit_test(test_counts),	 cmocka_unit_test(test_at),
-		cmocka_unit_test(test_prune),	 cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_encoding),
+		cmocka_unit_test(test_open),	cmocka_unit_test(test_open_full),
+		cmocka_unit_test(test_counts),	cmocka_unit_test(test_at),
+		cmocka_unit_test(test_whole),	cmocka_unit_test(test_prune),
+		cmocka_unit_test(test_compare), cmocka_unit_test(test_encoding),
 	};
 	return cmocka_run_group_tests_name("span", tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
  * to bring to the image is forgotten with its span. */
 #include "vault_rig.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -108,6 +109,99 @@ static void test_void_records(void **state)
 	rig_free(rig);
 }
 
+/* Records of a catch-up that has ended: 40, then the catch-up, then some more in order. */
+static lsn_t catch_up_ended(struct rig *rig)
+{
+	rig_open_span(rig);
+	for (unsigned block = 0; block < 40; block++)
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	rig_settle(rig);
+	rig->catch_up = true;
+	rig_open_span(rig);
+	for (unsigned block = 0; block < 30; block++)
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	rig_settle(rig);
+	assert_int_equal(rig->vault->consistent, 40);
+	rig_end_catch_up(rig);
+	assert_int_equal(rig->vault->consistent, rig->lsn);
+	lsn_t end = rig->lsn;
+	rig_write(rig, 0, 40, RECORD_DATA, 0);
+	rig_settle(rig);
+	return end;
+}
+
+/* What a store lacks is read for it now and then only. */
+static int reads_slowly(struct rig *rig, const struct io *io)
+{
+	bool reads = io->kind == IO_READ && rig->vault->state != VAULT_OPENING;
+	return reads && rig->turns % 200 ? RIG_HANGS : 0;
+}
+
+/* A store that was away goes through the catch-up while all others have it: the fold waits for it
+ * at the start of that, and goes on at its end. */
+static void test_fold_past_catch_up(void **state)
+{
+	struct rig *rig = rig_new(four_two, 5, SEGMENT);
+	unsigned inside = 0;
+	rig->config.window_bytes = 1;
+	rig_start(rig, ALL & ~0x20);
+	lsn_t end = catch_up_ended(rig);
+	rig_stop(rig);
+	rig->fate = reads_slowly;
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	assert_true(rig->vault->meta.fold_point <= 40);
+	rig_open_span(rig);
+	for (unsigned i = 0; rig->vault->meta.fold_point < end; i++) {
+		const struct vault *vault = rig->vault;
+		lsn_t point = vault->meta.fold_point, floor = vault->store[5].floor;
+		assert_true(i < 100000);
+		if (rig->lsn + 1 < vault->base + vault->arriving_count)
+			rig_write(rig, 0, i % 48, RECORD_DATA, 0);
+		else
+			rig_turn(rig);
+		inside += floor > 40 && floor < end;
+		assert_true(point <= 40 || point >= end);
+	}
+	assert_true(inside > 0);
+	rig_free(rig);
+}
+
+/* Its records are lost on too many: what is left is the point before it, not a part of it. */
+static void test_promote_with_half_a_catch_up(void **state)
+{
+	struct rig *rig = rig_new(four_two, 5, 4 * SEGMENT);
+	struct command command;
+	rig_start(rig, ALL);
+	rig_open_span(rig);
+	for (unsigned block = 0; block < 40; block++)
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	rig_settle(rig);
+	rig->catch_up = true;
+	rig_open_span(rig);
+	static uint8_t shards[RIG_STORES_MAX * BLOCK_BYTES_MAX];
+	uint32_t bytes = rig_shard_bytes(rig, 0);
+	for (unsigned block = 0; block < 30; block++) {
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+		rig_settle(rig); /* in a batch of its own */
+		if (block == 15)
+			memcpy(shards, rig->shard, (size_t)RIG_STORES_MAX * bytes);
+	}
+	rig_end_catch_up(rig);
+	rig_write(rig, 0, 40, RECORD_DATA, 0);
+	rig_settle(rig);
+	rig_stop(rig);
+	for (unsigned store = 0; store < 3; store++)
+		rig_damage_header(rig, store, shards + store * bytes, bytes);
+	rig_start(rig, ALL);
+	assert_int_equal(rig->vault->consistent, 40);
+	assert_int_equal(rig_promote(rig, &command, false), -ENODATA);
+	assert_int_equal(command.number[0], 40);
+	assert_int_equal(rig_promote(rig, &command, true), 0);
+	assert_int_equal(command.number[0], 40);
+	rig_free(rig);
+}
+
 /* One message cannot use up the lsns of a group. */
 static void test_far_ahead(void **state)
 {
@@ -142,6 +236,8 @@ int main(void)
 		cmocka_unit_test(test_many_spans),
 		cmocka_unit_test(test_promote_in_fold),
 		cmocka_unit_test(test_void_records),
+		cmocka_unit_test(test_fold_past_catch_up),
+		cmocka_unit_test(test_promote_with_half_a_catch_up),
 		cmocka_unit_test(test_far_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -371,6 +371,33 @@ static void say_hello(struct rig *rig)
 	vault_hello_received(rig->vault, &hello, &rig->fx);
 }
 
+static void say_open(struct rig *rig)
+{
+	struct wire_open open = {.span = rig->span};
+	for (unsigned i = 0; i < 2; i++) {
+		vault_open_received(rig->vault, &open, &rig->fx);
+		rig_settle(rig);
+	}
+	must(rig->vault->span_accepted, "the vault takes the span");
+}
+
+void rig_end_catch_up(struct rig *rig)
+{
+	rig_seal(rig, 0, 0, RECORD_END, 0, ++rig->lsn);
+	struct wire_shard end = {.record = rig->record};
+	vault_shard_received(rig->vault, &end, NULL, 0, &rig->fx);
+	rig_settle(rig);
+	must(rig->vault->durable == rig->lsn, "the end of the catch-up is durable");
+	rig->catch_up = false;
+	rig->span = (struct span){.id = {{0x61, (uint8_t)rig->lsn, (uint8_t)(rig->lsn >> 8)}},
+				  .generation = rig->generation,
+				  .kind = SPAN_IN_ORDER,
+				  .first = rig->lsn + 1,
+				  .parent = rig->span.id,
+				  .parent_last = rig->lsn};
+	say_open(rig);
+}
+
 void rig_open_span(struct rig *rig)
 {
 	struct vault *vault = rig->vault;
@@ -390,12 +417,7 @@ void rig_open_span(struct rig *rig)
 				  .parent_last = newest ? vault->consistent : 0};
 	if (newest)
 		rig->span.parent = newest->id;
-	struct wire_open open = {.span = rig->span};
-	for (unsigned i = 0; i < 2; i++) {
-		vault_open_received(vault, &open, &rig->fx);
-		rig_settle(rig);
-	}
-	must(vault->span_accepted, "the vault takes the span");
+	say_open(rig);
 }
 
 uint32_t rig_block_bytes(const struct rig *rig, uint8_t volume)

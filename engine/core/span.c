@@ -88,6 +88,19 @@ const struct span *spans_at(const struct spans *spans, lsn_t lsn)
 	return NULL;
 }
 
+lsn_t spans_whole(const struct spans *spans, lsn_t lsn)
+{
+	/* From the newest on: one that is left leads to what it continued, which may be one, too.
+	 */
+	for (unsigned i = spans->count; i-- > 0;) {
+		const struct span *span = &spans->span[i];
+		if (span->kind == SPAN_CATCH_UP && lsn > span->parent_last &&
+		    lsn < spans_last(spans, i))
+			lsn = span->parent_last;
+	}
+	return lsn;
+}
+
 void spans_prune(struct spans *spans, lsn_t fold_point)
 {
 	unsigned gone = 0;

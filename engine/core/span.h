@@ -37,6 +37,9 @@ int spans_open(struct spans *, const struct span *);
 
 /* Whether a record with this place counts. */
 bool spans_count_record(const struct spans *, const struct uuid *span, lsn_t);
+/* The last lsn up to this one at which the volumes are as they once were: itself, but for one
+ * inside a catch-up, which leads to the point that the catch-up continued. */
+lsn_t spans_whole(const struct spans *, lsn_t);
 /* The span in which this lsn counts; NULL when in none (a gap between spans, or pruned). */
 const struct span *spans_at(const struct spans *, lsn_t);
 /* The last lsn of span[index] that counts; UINT64_MAX for the newest. */

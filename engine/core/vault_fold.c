@@ -36,7 +36,8 @@ static lsn_t fold_bound(const struct vault *vault)
 		if (vault->store[i].in_service)
 			floor[i] = vault->store[i].floor;
 	}
-	return min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
+	bound = min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
+	return spans_whole(&vault->meta.spans, bound);
 }
 
 /* A part of what could be folded at a time, so that room comes back while there still is some and
@@ -50,7 +51,7 @@ static lsn_t fold_step(const struct vault *vault, lsn_t bound)
 		max_u64(vault->config->segment_bytes, FOLD_BYTES_MIN) / vault->shard_bytes_max;
 	lsn_t step = from + max_u64((bound - from) / FOLD_STEPS, least);
 	for (unsigned i = 0; i < spans->count; i++)
-		if (spans->span[i].kind == SPAN_CATCH_UP && step >= spans->span[i].first)
+		if (spans->span[i].kind == SPAN_CATCH_UP && step > spans->span[i].parent_last)
 			step = max_u64(step, spans_last(spans, i));
 	return min_u64(step, bound);
 }

@@ -82,19 +82,16 @@ lsn_t points_complete_now(const struct vault *vault, uint32_t mask)
 	}
 }
 
-/* docs/semantics.md "spans": inside an open catch-up no lsn is a consistent point. */
 bool vault_catch_up_open(const struct vault *vault)
 {
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	return newest && newest->kind == SPAN_CATCH_UP;
 }
 
+/* docs/semantics.md "points": inside a catch-up no lsn is a consistent point. */
 lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 {
-	lsn_t point = points_complete_now(vault, mask);
-	if (vault_catch_up_open(vault))
-		point = min_u64(point, spans_newest(&vault->meta.spans)->parent_last);
-	return point;
+	return spans_whole(&vault->meta.spans, points_complete_now(vault, mask));
 }
 
 /* What a store may have helped to acknowledge. Records that are gone from its journal have lowered

@@ -124,6 +124,12 @@ static bool store_stuck(const struct vault_store *slot)
 	return full || slot->unreadable == slot->floor + 1;
 }
 
+/* Whether the fold cannot move for this floor. */
+static bool holds_fold(const struct vault *vault, lsn_t floor)
+{
+	return spans_whole(&vault->meta.spans, floor) <= vault->meta.fold_point;
+}
+
 /* Mask of those that hold the fold back while records wait for the room that it would make. */
 static uint32_t stuck_stores(struct vault *vault)
 {
@@ -132,7 +138,7 @@ static uint32_t stuck_stores(struct vault *vault)
 	uint32_t stuck = 0;
 	for (unsigned i = 0; i < vault->n; i++) {
 		struct vault_store *slot = &vault->store[i];
-		bool here = slot->in_service && slot->floor <= vault->meta.fold_point;
+		bool here = slot->in_service && holds_fold(vault, slot->floor);
 		if (!wanted || !here || !store_stuck(slot))
 			slot->stuck_looks = 0;
 		else if (slot->stuck_looks <= STUCK_LOOKS)
@@ -148,7 +154,7 @@ static bool folds_without(const struct vault *vault, uint32_t stuck)
 	bool folds = vault->consistent > vault->meta.fold_point;
 	for (unsigned i = 0; i < vault->n; i++)
 		if ((vault->store[i].in_service && !(stuck >> i & 1)) || rebuild_fills(vault, i))
-			folds &= vault->store[i].floor > vault->meta.fold_point;
+			folds &= !holds_fold(vault, vault->store[i].floor);
 	return folds;
 }
 
