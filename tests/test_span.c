@@ -187,7 +187,8 @@ static void test_whole(void **state)
 		assert_int_equal(spans_open(&spans, &span), 0);
 	}
 	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++)
-		if (spans_whole(&spans, rows[i].lsn) != rows[i].whole)
+		if (spans_whole(&spans, rows[i].lsn) != rows[i].whole ||
+		    spans_foldable(&spans, rows[i].lsn) != rows[i].whole)
 			fail_msg("row %d", rows[i].number);
 	/* An initial copy: there is no consistent point at all. */
 	spans_init(&spans);
@@ -195,6 +196,7 @@ static void test_whole(void **state)
 	copy.kind = SPAN_CATCH_UP;
 	assert_int_equal(spans_open(&spans, &copy), 0);
 	assert_true(spans_whole(&spans, 50) == 0);
+	assert_true(spans_foldable(&spans, 50) == 50);
 }
 
 static void test_prune(void **state)

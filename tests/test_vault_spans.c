@@ -202,6 +202,67 @@ static void test_promote_with_half_a_catch_up(void **state)
 	rig_free(rig);
 }
 
+/* The first copy of a device with more in it than the journals hold: what cuts it short, and what
+ * is left then. */
+enum { UNCUT, VAULT_AGAIN, PRIMARY_AGAIN, BOTH_AGAIN, STORE_AWAY, CUTS };
+
+static void copy_some(struct rig *rig, unsigned count)
+{
+	for (unsigned i = 0; i < count;) {
+		if (rig->lsn + 1 >= rig->vault->base + rig->vault->arriving_count) {
+			rig_turn(rig);
+			continue;
+		}
+		rig_write(rig, 0, i % 48, RECORD_DATA, i % 5 == 3 ? 0x12 : 0);
+		i++;
+	}
+}
+
+static void test_initial_copy(void **state)
+{
+	for (unsigned cut = UNCUT; cut < CUTS; cut++) {
+		struct rig *rig = rig_new(four_two, 5, SEGMENT);
+		struct command command;
+		rig->config.window_bytes = 1;
+		rig->catch_up = true;
+		rig_start(rig, cut == STORE_AWAY ? 0x3e : ALL);
+		rig_open_span(rig);
+		copy_some(rig, 700);
+		assert_int_equal(rig->vault->consistent, 0);
+		assert_true(rig->vault->meta.fold_point > 300);
+		if (cut && cut != PRIMARY_AGAIN) {
+			rig_stop(rig);
+			rig_start(rig, ALL);
+			assert_int_equal(rig->vault->consistent, 0);
+			assert_true(rig->vault->proof.proven);
+		}
+		/* Nothing of it counts: it is not served, and nothing that came before. */
+		assert_int_equal(rig_promote(rig, &command, false), -ENODATA);
+		assert_int_equal(command.number[0], 0);
+		assert_int_equal(command.number[3], 48);
+		lsn_t folded = rig->vault->meta.fold_point;
+		if (cut == VAULT_AGAIN || cut == STORE_AWAY)
+			rig_resume_span(rig);
+		else if (cut)
+			rig_open_span(rig);
+		assert_true(vault_initial_copy(rig->vault));
+		copy_some(rig, 700);
+		assert_true(rig->vault->meta.fold_point > folded);
+		rig_settle(rig);
+		rig_end_catch_up(rig);
+		assert_int_equal(rig->vault->consistent, rig->lsn);
+		copy_some(rig, 200);
+		rig_settle(rig);
+		assert_int_equal(rig->vault->durable, rig->lsn);
+		rig_stop(rig);
+		rig_start(rig, 0x3c);
+		assert_int_equal(rig_promote(rig, &command, false), 0);
+		assert_int_equal(command.number[0], rig->lsn);
+		assert_int_equal(rig_compare(rig), 0);
+		rig_free(rig);
+	}
+}
+
 /* One message cannot use up the lsns of a group. */
 static void test_far_ahead(void **state)
 {
@@ -238,6 +299,7 @@ int main(void)
 		cmocka_unit_test(test_void_records),
 		cmocka_unit_test(test_fold_past_catch_up),
 		cmocka_unit_test(test_promote_with_half_a_catch_up),
+		cmocka_unit_test(test_initial_copy),
 		cmocka_unit_test(test_far_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -398,16 +398,28 @@ void rig_end_catch_up(struct rig *rig)
 	say_open(rig);
 }
 
+static void greet(struct rig *rig)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		say_hello(rig);
+		rig_settle(rig);
+	}
+}
+
+void rig_resume_span(struct rig *rig)
+{
+	greet(rig);
+	say_open(rig);
+	rig->lsn = max_u64(rig->vault->durable, rig->vault->complete);
+}
+
 void rig_open_span(struct rig *rig)
 {
 	struct vault *vault = rig->vault;
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	rig->generation = (uint32_t)max_u64(rig->generation, 1);
 	rig->instance.bytes[1]++;
-	for (unsigned i = 0; i < 2; i++) {
-		say_hello(rig);
-		rig_settle(rig);
-	}
+	greet(rig);
 	newest = spans_newest(&vault->meta.spans);
 	rig->lsn = max_u64(rig->lsn, vault->highest);
 	rig->span = (struct span){.id = {{0x60, (uint8_t)rig->lsn, (uint8_t)(rig->lsn >> 8)}},

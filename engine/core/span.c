@@ -88,16 +88,29 @@ const struct span *spans_at(const struct spans *spans, lsn_t lsn)
 	return NULL;
 }
 
+static bool inside_catch_up(const struct spans *spans, unsigned index, lsn_t lsn)
+{
+	const struct span *span = &spans->span[index];
+
+	return span->kind == SPAN_CATCH_UP && lsn > span->parent_last &&
+	       lsn < spans_last(spans, index);
+}
+
 lsn_t spans_whole(const struct spans *spans, lsn_t lsn)
 {
 	/* From the newest on: one that is left leads to what it continued, which may be one, too.
 	 */
-	for (unsigned i = spans->count; i-- > 0;) {
-		const struct span *span = &spans->span[i];
-		if (span->kind == SPAN_CATCH_UP && lsn > span->parent_last &&
-		    lsn < spans_last(spans, i))
-			lsn = span->parent_last;
-	}
+	for (unsigned i = spans->count; i-- > 0;)
+		if (inside_catch_up(spans, i, lsn))
+			lsn = spans->span[i].parent_last;
+	return lsn;
+}
+
+lsn_t spans_foldable(const struct spans *spans, lsn_t lsn)
+{
+	for (unsigned i = spans->count; i-- > 0;)
+		if (spans->span[i].parent_last && inside_catch_up(spans, i, lsn))
+			lsn = spans->span[i].parent_last;
 	return lsn;
 }
 

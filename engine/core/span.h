@@ -40,6 +40,9 @@ bool spans_count_record(const struct spans *, const struct uuid *span, lsn_t);
 /* The last lsn up to this one at which the volumes are as they once were: itself, but for one
  * inside a catch-up, which leads to the point that the catch-up continued. */
 lsn_t spans_whole(const struct spans *, lsn_t);
+/* The last lsn up to this one at which a fold may end. The same, but that there is nothing to keep
+ * of what came before an initial copy: a catch-up that continued nothing. */
+lsn_t spans_foldable(const struct spans *, lsn_t);
 /* The span in which this lsn counts; NULL when in none (a gap between spans, or pruned). */
 const struct span *spans_at(const struct spans *, lsn_t);
 /* The last lsn of span[index] that counts; UINT64_MAX for the newest. */

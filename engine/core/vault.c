@@ -439,7 +439,9 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 	if (span->generation < vault->meta.generation || !parent_last_allowed(vault, span) ||
 	    span->first > vault->highest + first_ahead_max)
 		return -ESTALE;
-	if (!receive_idle(vault))
+	/* A fold in an initial copy ends first: what it has yet to bring would count no more, and
+	 * the images would differ. */
+	if (!receive_idle(vault) || (vault->fold_version && vault_initial_copy(vault)))
 		return -EAGAIN;
 	vault_spans_forget(vault);
 	int result = spans_open(&vault->meta.spans, span);

@@ -273,7 +273,9 @@ static inline int vault_volume_of(const struct vault *vault, const struct uuid *
 }
 uint32_t vault_in_service(const struct vault *); /* mask */
 bool vault_catch_up_open(const struct vault *);	 /* the newest span is one that has not ended */
-uint32_t vault_present(const struct vault *);	 /* mask: READY, not rebuilding */
+/* It continues nothing: there is no consistent point at all, and its records fold at once. */
+bool vault_initial_copy(const struct vault *);
+uint32_t vault_present(const struct vault *); /* mask: READY, not rebuilding */
 void vault_refuse(struct vault *, const char *why, struct effects *);
 void vault_answer(struct command *, int result,
 		  struct effects *); /* command.text is the caller's to fill before */
@@ -320,6 +322,8 @@ uint64_t points_lacking(const struct vault *, unsigned index, lsn_t before);
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
 void vault_fold_turn(struct vault *, struct effects *);
+/* Up to here the group could fold but for the floors of its stores. */
+lsn_t vault_fold_limit(const struct vault *);
 /* Takes spans out of the table that end at or below what every image has. */
 void vault_spans_forget(struct vault *);
 /* gather.c: reading one version of a block from its holders */

@@ -23,12 +23,21 @@ static bool fold_wanted(const struct vault *vault)
 	return false;
 }
 
+/* docs/semantics.md "fold": an open catch-up is not folded, but for one that continues nothing. The
+ * last of its records stays: it may be the one that says that it has ended. */
+lsn_t vault_fold_limit(const struct vault *vault)
+{
+	if (vault_initial_copy(vault))
+		return vault->complete - (vault->complete > 0);
+	return vault->consistent;
+}
+
 /* F <= the f-th largest floor, and here also <= every floor: a store in service, or being filled,
- * never lacks what its peers have folded. F <= the consistent point: an open catch-up is not
- * folded. */
+ * never lacks what its peers have folded. F never stands inside a catch-up that has a point before
+ * it: one that has ended is not folded before all have it. */
 static lsn_t fold_bound(const struct vault *vault)
 {
-	lsn_t floor[SHARDS_MAX] = {0}, bound = vault->consistent;
+	lsn_t floor[SHARDS_MAX] = {0}, bound = vault_fold_limit(vault);
 	for (unsigned i = 0; i < vault->n; i++) {
 		if (!folds(vault, i))
 			continue;
@@ -37,12 +46,12 @@ static lsn_t fold_bound(const struct vault *vault)
 			floor[i] = vault->store[i].floor;
 	}
 	bound = min_u64(bound, points_fold(vault->quorum, floor, vault_in_service(vault)));
-	return spans_whole(&vault->meta.spans, bound);
+	return spans_foldable(&vault->meta.spans, bound);
 }
 
 /* A part of what could be folded at a time, so that room comes back while there still is some and
- * no write waits for all of it; but so much that its superblocks are paid for, and never a part of
- * a catch-up: inside one no lsn is consistent. */
+ * no write waits for all of it; but so much that its superblocks are paid for, and where a catch-up
+ * has a point before it the whole of it or nothing. */
 static lsn_t fold_step(const struct vault *vault, lsn_t bound)
 {
 	const struct spans *spans = &vault->meta.spans;
@@ -51,7 +60,8 @@ static lsn_t fold_step(const struct vault *vault, lsn_t bound)
 		max_u64(vault->config->segment_bytes, FOLD_BYTES_MIN) / vault->shard_bytes_max;
 	lsn_t step = from + max_u64((bound - from) / FOLD_STEPS, least);
 	for (unsigned i = 0; i < spans->count; i++)
-		if (spans->span[i].kind == SPAN_CATCH_UP && step > spans->span[i].parent_last)
+		if (spans->span[i].kind == SPAN_CATCH_UP && spans->span[i].parent_last &&
+		    step > spans->span[i].parent_last)
 			step = max_u64(step, spans_last(spans, i));
 	return min_u64(step, bound);
 }

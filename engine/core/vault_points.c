@@ -88,6 +88,11 @@ bool vault_catch_up_open(const struct vault *vault)
 	return newest && newest->kind == SPAN_CATCH_UP;
 }
 
+bool vault_initial_copy(const struct vault *vault)
+{
+	return vault_catch_up_open(vault) && !spans_newest(&vault->meta.spans)->parent_last;
+}
+
 /* docs/semantics.md "points": inside a catch-up no lsn is a consistent point. */
 lsn_t points_consistent_now(const struct vault *vault, uint32_t mask)
 {

@@ -127,7 +127,7 @@ static bool store_stuck(const struct vault_store *slot)
 /* Whether the fold cannot move for this floor. */
 static bool holds_fold(const struct vault *vault, lsn_t floor)
 {
-	return spans_whole(&vault->meta.spans, floor) <= vault->meta.fold_point;
+	return spans_foldable(&vault->meta.spans, floor) <= vault->meta.fold_point;
 }
 
 /* Mask of those that hold the fold back while records wait for the room that it would make. */
@@ -151,7 +151,7 @@ static uint32_t stuck_stores(struct vault *vault)
 
 static bool folds_without(const struct vault *vault, uint32_t stuck)
 {
-	bool folds = vault->consistent > vault->meta.fold_point;
+	bool folds = vault_fold_limit(vault) > vault->meta.fold_point;
 	for (unsigned i = 0; i < vault->n; i++)
 		if ((vault->store[i].in_service && !(stuck >> i & 1)) || rebuild_fills(vault, i))
 			folds &= !holds_fold(vault, vault->store[i].floor);
@@ -188,8 +188,8 @@ static void stuck_turn(struct vault *vault, struct effects *fx)
 static bool catch_up_stands(const struct vault *vault)
 {
 	return vault->state == VAULT_READY && vault->span_accepted && vault_catch_up_open(vault) &&
-	       vault->room_wanted && !vault->fold_version && !vault->void_tail &&
-	       vault->meta.fold_point >= vault->consistent;
+	       !vault_initial_copy(vault) && vault->room_wanted && !vault->fold_version &&
+	       !vault->void_tail && vault->meta.fold_point >= vault->consistent;
 }
 
 static void full_turn(struct vault *vault, struct effects *fx)
