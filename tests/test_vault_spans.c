@@ -263,6 +263,54 @@ static void test_initial_copy(void **state)
 	}
 }
 
+static int superblocks_stand(struct rig *rig, const struct io *io)
+{
+	return rig_is_of(rig, io->file, 0) || io->kind != IO_WRITE_DURABLE ||
+			       io->offset % STORE_SUPERBLOCK_BYTES ||
+			       io->length != STORE_SUPERBLOCK_BYTES
+		       ? 0
+		       : RIG_HANGS;
+}
+
+/* Store 0 alone has records of a primary that is gone. While the span that voids them is recorded
+ * they count as little as after it. */
+static void test_scrub_while_a_span_is_recorded(void **state)
+{
+	for (unsigned promotes = 0; promotes < 2; promotes++) {
+		struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+		struct command scrub = {.kind = COMMAND_SCRUB}, promote = {.kind = COMMAND_PROMOTE};
+		rig_write_some(rig, 60);
+		lsn_t point = rig->lsn;
+		for (unsigned block = 0; block < 20; block++) {
+			rig_seal(rig, 0, block, RECORD_DATA, 9, ++rig->lsn);
+			rig_append(rig, 0x01, -1);
+		}
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		assert_int_equal(rig->vault->consistent, point);
+		rig_choose_span(rig);
+		struct wire_open open = {.span = rig->span};
+		rig->fate = superblocks_stand;
+		if (promotes) {
+			memcpy(promote.key, rig->key, sizeof rig->key);
+			vault_command(rig->vault, &promote, &rig->fx);
+		} else {
+			vault_open_received(rig->vault, &open, &rig->fx);
+		}
+		for (unsigned i = 0; i < 100; i++)
+			rig_turn(rig);
+		assert_int_equal(rig->vault->state, VAULT_READY);
+		assert_int_equal(spans_newest(&rig->vault->meta.spans)->parent_last, point);
+		assert_int_equal(rig_command(rig, &scrub), 0);
+		assert_int_equal(scrub.number[3], 0);
+		assert_int_equal(scrub.number[1], 0);
+		assert_int_equal(rig->vault->consistent, point);
+		rig->fate = NULL;
+		rig_settle(rig);
+		rig_free(rig);
+	}
+}
+
 /* One message cannot use up the lsns of a group. */
 static void test_far_ahead(void **state)
 {
@@ -300,6 +348,7 @@ int main(void)
 		cmocka_unit_test(test_fold_past_catch_up),
 		cmocka_unit_test(test_promote_with_half_a_catch_up),
 		cmocka_unit_test(test_initial_copy),
+		cmocka_unit_test(test_scrub_while_a_span_is_recorded),
 		cmocka_unit_test(test_far_ahead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

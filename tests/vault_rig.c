@@ -413,7 +413,7 @@ void rig_resume_span(struct rig *rig)
 	rig->lsn = max_u64(rig->vault->durable, rig->vault->complete);
 }
 
-void rig_open_span(struct rig *rig)
+void rig_choose_span(struct rig *rig)
 {
 	struct vault *vault = rig->vault;
 	const struct span *newest = spans_newest(&vault->meta.spans);
@@ -429,6 +429,11 @@ void rig_open_span(struct rig *rig)
 				  .parent_last = newest ? vault->consistent : 0};
 	if (newest)
 		rig->span.parent = newest->id;
+}
+
+void rig_open_span(struct rig *rig)
+{
+	rig_choose_span(rig);
 	say_open(rig);
 }
 

@@ -85,6 +85,8 @@ void rig_turn(struct rig *);
 void rig_settle(struct rig *);
 /* Hello and a new span, as a primary does it. */
 void rig_open_span(struct rig *);
+/* The hello, and which span would be offered. */
+void rig_choose_span(struct rig *);
 /* The vault was started again: its primary goes on in its span, from the durable point. */
 void rig_resume_span(struct rig *);
 /* Its end record, and a span in order after it. */

@@ -354,6 +354,7 @@ static int promote_record(struct vault *vault, struct effects *fx)
 		int result = spans_open(&vault->meta.spans, &vault->promote_span);
 		if (result < 0)
 			return result;
+		vault->spans_ahead = true;
 	}
 	vault->meta.generation = vault->meta.promoted = generation;
 	vault->promote_version = vault_meta_changed(vault, fx);
@@ -396,6 +397,7 @@ static void record_turn(struct vault *vault, struct effects *fx)
 		store_use_spans(slot->store, &vault->meta.spans);
 		slot->floor = slot->in_service ? points_floor(vault, i) : 0;
 	}
+	vault->spans_ahead = false;
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	if (newest) {
 		vault->highest = max_u64(vault->highest, newest->first - 1);

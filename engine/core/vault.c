@@ -392,6 +392,7 @@ static bool parent_last_allowed(const struct vault *vault, const struct span *sp
 		return true;
 	if (newest->kind != SPAN_CATCH_UP)
 		return span->parent_last >= vault->durable &&
+		       span->parent_last >= vault->meta.fold_point &&
 		       span->parent_last <= vault->consistent;
 	if (span->parent_last > max_u64(vault->durable, vault->complete))
 		return false;
@@ -411,6 +412,7 @@ static void span_begin(struct vault *vault, struct effects *fx)
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	vault->highest = max_u64(vault->highest, newest->first - 1);
 	vault->span_accepted = vault->void_tail = true;
+	vault->spans_ahead = false;
 	for (unsigned i = 0; i < vault->n; i++)
 		vault->store[i].floor = vault->store[i].in_service ? points_floor(vault, i) : 0;
 	points_turn(vault, fx);
@@ -449,6 +451,7 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 		return result == -ENOSPC ? -EAGAIN : result;
 	vault->meta.generation = span->generation;
 	vault->span_version = vault_meta_changed(vault, fx);
+	vault->spans_ahead = true;
 	vault->span_accepted = false;
 	return -EAGAIN;
 }

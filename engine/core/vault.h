@@ -141,6 +141,9 @@ struct vault {
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
 	uint64_t span_version;	  /* meta_version that carries it; 0: none */
+	/* meta has a span that is being made durable: the stores, and all points, still go by those
+	 * before it */
+	bool spans_ahead;
 	struct wire_hello hello;
 	uint64_t adopt_version; /* meta_version that carries the primary's volume ids */
 	ns_t unprotected_since;

@@ -80,7 +80,8 @@ static void fold_begin(struct vault *vault, struct effects *fx)
 	/* A fold to where the images are already still takes out what a span has voided. */
 	bool some = bound > vault->meta.fold_point ||
 		    (bound == vault->meta.fold_point && vault->void_tail);
-	if (!some || vault_fold_held(vault) || vault->state != VAULT_READY || !fold_wanted(vault))
+	if (!some || vault_fold_held(vault) || vault->spans_ahead || vault->state != VAULT_READY ||
+	    !fold_wanted(vault))
 		return;
 	vault->void_tail = false;
 	vault->meta.fold_point = fold_step(vault, bound);

@@ -125,6 +125,8 @@ struct promotion points_promotion_of(const struct vault *vault, lsn_t consistent
 
 void points_turn(struct vault *vault, struct effects *fx)
 {
+	if (vault->spans_ahead)
+		return;
 	lsn_t floor[SHARDS_MAX] = {0};
 	uint32_t in_service = vault_in_service(vault);
 	bool moved = false;
