@@ -37,11 +37,60 @@ static void sector_add(struct world *world, unsigned volume, uint64_t sector, un
 	(*list)[0] = count;
 }
 
+/* ---- what an adopted device held before ---- */
+static struct file *device_of(struct world *world, unsigned volume)
+{
+	const struct core_group *group = &world->start[SITE_PRIMARY].group[0];
+	return &world->site[SITE_PRIMARY].file[group->volume[volume].device];
+}
+
+static void given(struct world *world, unsigned volume, uint64_t sector, uint64_t count)
+{
+	struct op *op = &world->op[world->op_count];
+	struct file *device = device_of(world, volume);
+	*op = (struct op){.id = ++world->op_count,
+			  .kind = OP_WRITE,
+			  .volume = (uint8_t)volume,
+			  .state = OP_ACKNOWLEDGED,
+			  .given = true,
+			  .sector = sector,
+			  .count = count,
+			  .issued = ++world->clock,
+			  .ended = ++world->clock};
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t at = (sector + i) * SECTOR_BYTES;
+		sector_fill(device->cached + at, op->id, volume, sector + i);
+		memcpy(device->durable + at, device->cached + at, SECTOR_BYTES);
+		sector_add(world, volume, sector + i, (unsigned)(op->id - 1));
+	}
+}
+
+static void device_given(struct world *world)
+{
+	uint64_t stretch = OP_SECTORS_MAX / 2, sectors = sectors_of(world);
+	for (unsigned v = 0; v < world->options.volumes; v++)
+		for (uint64_t s = 0; s < sectors; s += stretch)
+			if (chance_permille(&world->chance, 800))
+				given(world, v, s, min_u64(stretch, sectors - s));
+}
+
+/* From now on the vault has to have it too. */
+static void device_copied(struct world *world)
+{
+	if (world->copied)
+		return;
+	world->copied = true;
+	for (unsigned i = 0; i < world->op_count; i++)
+		world->op[i].firm |= world->op[i].given;
+}
+
 void client_init(struct world *world)
 {
 	world->op = calloc(OPERATIONS_MAX, sizeof *world->op);
 	for (unsigned v = 0; v < world->options.volumes; v++)
 		world->sector_ops[v] = calloc(sectors_of(world), sizeof(unsigned *));
+	if (world->options.adopted)
+		device_given(world);
 	world->in_flight_max = 1 + (unsigned)chance_below(&world->chance, OPS_IN_FLIGHT_MAX);
 	world_event(world, world->now + NS_PER_MS, EVENT_CLIENT, 0, NULL, 0);
 }
@@ -256,6 +305,8 @@ void client_answered(struct world *world, struct request *request)
 		return;
 	}
 	op->state = OP_ACKNOWLEDGED;
+	if (op->kind == OP_WRITE || op->kind == OP_ZERO)
+		device_copied(world); /* none is taken before */
 	world->acks++;
 	op->firm = !world->options.sync_flush || op->fua;
 	world->firm_acks += op->kind != OP_READ && (op->firm || op->kind == OP_FLUSH);
@@ -274,7 +325,8 @@ void client_crashed(struct world *world, enum crash kind)
 	world->clock++;
 	for (unsigned i = 0; i < world->op_count; i++) {
 		struct op *op = &world->op[i];
-		bool lost_cache = kind == CRASH_POWER && op->state == OP_ACKNOWLEDGED && !op->firm;
+		bool lost_cache = kind == CRASH_POWER && op->state == OP_ACKNOWLEDGED &&
+				  !op->firm && !op->given;
 		if (op->state != OP_IN_FLIGHT && !lost_cache)
 			continue;
 		if (op->state == OP_IN_FLIGHT)
@@ -285,12 +337,6 @@ void client_crashed(struct world *world, enum crash kind)
 }
 
 /* ---- the device itself ---- */
-static const struct file *device_of(const struct world *world, unsigned volume)
-{
-	const struct core_group *group = &world->start[SITE_PRIMARY].group[0];
-	return &world->site[SITE_PRIMARY].file[group->volume[volume].device];
-}
-
 /* docs/semantics.md "intents": after an unclean stop the device is never behind an acknowledgement.
  */
 void client_check_device(struct world *world)
@@ -309,6 +355,7 @@ void client_remember_device(struct world *world)
 		memcpy(world->device_copy[v], file->cached, file->size);
 	}
 	world->converged = true;
+	device_copied(world);
 }
 
 /* ---- after a promotion ---- */

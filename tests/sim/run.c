@@ -173,7 +173,7 @@ static bool doubtful(const struct world *w)
 		doubt |= w->store_liar[i] && !w->store_gone[i];
 	for (unsigned i = 0; i < w->wound_count; i++)
 		doubt |= w->wound[i].kind == WOUND_SLOTS;
-	return w->beyond && doubt;
+	return w->beyond && (doubt || w->doubted);
 }
 
 static void check_served(struct world *w)
@@ -195,6 +195,7 @@ static void failover(struct world *w)
 	if (w->options.vault_crash_at_end || w->options.lose_stores) {
 		site_crash(w, SITE_VAULT, draw_crash(w));
 		lose_stores(w);
+		w->doubted = doubtful(w); /* whatever is rebuilt from them */
 		site_start(w, SITE_VAULT);
 	}
 	/* The vault sees that the primary is gone, and the last late datagram has come. */
@@ -208,6 +209,8 @@ static void failover(struct world *w)
 	stores_noted(w);
 	if (outcome == 0)
 		check_served(w);
+	else if (w->options.adopted && !w->copied && result.number[0] == 0)
+		w->refused++; /* part of an initial copy is nothing to serve */
 	else if (w->beyond)
 		w->refused++; /* it says what is missing; to lie would be worse */
 	else

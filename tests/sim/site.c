@@ -76,6 +76,9 @@ static void format_primary(struct world *world)
 	uint64_t bytes = intent_format(&config, &identity, NULL);
 	uint8_t *image = calloc(1, bytes);
 	intent_format(&config, &identity, image);
+	/* A log without pages: all of the device is intended. */
+	if (world->options.adopted)
+		memset(image + 2 * INTENT_HEADER_BYTES, 0, bytes - 2 * INTENT_HEADER_BYTES);
 	group->intent_file = (uint16_t)disk_file(site, "intent", bytes);
 	file_fill(&site->file[group->intent_file], 0, image, bytes);
 	if (chance_permille(&world->chance, 500))

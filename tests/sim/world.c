@@ -282,6 +282,9 @@ void options_draw(struct options *options, uint64_t seed)
 	options->aead = chance_permille(&chance, 500) || !aead_backend_available(AEAD_IPSECMB)
 				? AEAD_OPENSSL
 				: AEAD_IPSECMB;
+	options->adopted = chance_permille(&chance, 150);
+	if (options->adopted) /* about half of what the journals hold, if nobody dies */
+		options->blocks = 48;
 }
 
 static void faults_print(const struct options *options, FILE *out)
@@ -325,7 +328,7 @@ void options_print(const struct options *options, FILE *out)
 		"disk "
 		"%.2f-%.2f ms, %u slow stores by %.0f ms\n"
 		"  journal %u x %u KiB, operations=%u crashes=%u lose_stores=%d lose_more=%d "
-		"vault_crash_at_end=%d aead=%s\n",
+		"vault_crash_at_end=%d aead=%s%s\n",
 		(unsigned long long)options->seed, options->geometry.k, options->geometry.m,
 		options->quorum, options->ack, options->sync_flush ? "flush" : "write",
 		options->volumes, options->blocks, options->block_bytes, options->paths,
@@ -335,7 +338,8 @@ void options_print(const struct options *options, FILE *out)
 		(double)options->disk_most / 1e6, options->slow_stores,
 		(double)options->slow_most / 1e6, options->segments, options->segment_bytes / 1024,
 		options->operations, options->crashes, options->lose_stores, options->lose_more,
-		options->vault_crash_at_end, aead_backend_name(options->aead));
+		options->vault_crash_at_end, aead_backend_name(options->aead),
+		options->adopted ? " adopted" : "");
 	faults_print(options, out);
 }
 

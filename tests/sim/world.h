@@ -53,6 +53,7 @@ struct options {
 	struct geometry geometry;
 	uint8_t quorum, ack, volumes, paths;
 	bool sync_flush, verbose;
+	bool adopted; /* the device held something before it was a volume */
 	uint32_t block_bytes, blocks, datagram_bytes;
 	uint32_t segment_bytes, segments, span_blocks;
 	unsigned loss, duplicate, corrupt, reorder, late; /* per mille of datagrams */
@@ -176,6 +177,7 @@ struct op {
 	bool firm; /* survives a power cut of the primary: synced locally and, by the mode, remotely
 		    */
 	bool fua;
+	bool given; /* was there before the volume: firm once its initial copy has ended */
 	struct request request;
 	uint8_t *buffer;
 };
@@ -215,6 +217,7 @@ struct world {
 	bool store_spent[SHARDS_MAX]; /* counts as one of those that may be lost */
 	bool store_liar[SHARDS_MAX];  /* its disk is bad: it fails, or says what is not so */
 	bool beyond;		      /* more is lost than is promised for: refusals are right */
+	bool doubted;		      /* and disks that lie were among those left */
 	struct wound wound[WOUNDS_MAX];
 	unsigned wound_count;
 	lsn_t promised; /* the durable point, as last seen */
@@ -230,6 +233,7 @@ struct world {
 	bool rested;		   /* nothing was asked for, for a while, until just now */
 	bool altered;		   /* the datagram that is being delivered */
 	bool branched;		   /* in a process that ends soon: memory is not given back */
+	bool copied;		   /* the initial copy of an adopted device has ended */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
 	uint8_t *device_copy[VOLUMES_PER_GROUP_MAX]; /* as it was then */
