@@ -130,7 +130,52 @@ static struct command rebuild_order(struct rig *rig, uint8_t store)
 	return command;
 }
 
-/* The others may not fold while its image is copied: their journals fill up. */
+static bool reads_image(const struct rig *rig, const struct io *io)
+{
+	bool image = false;
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++)
+		for (unsigned volume = 0; volume < RIG_VOLUMES; volume++)
+			image |= io->file == rig->config.store[i].files.image[volume];
+	return image && io->kind == IO_READ;
+}
+
+static int images_read_slowly(struct rig *rig, const struct io *io)
+{
+	return reads_image(rig, io) ? reads_slowly(rig, io) : 0;
+}
+
+/* What was read is older by the time it can be written. */
+static int images_read_in_folds(struct rig *rig, const struct io *io)
+{
+	return reads_image(rig, io) && !rig->vault->folding ? RIG_HANGS : 0;
+}
+
+/* All fold on while an image is copied: more is written than the journals hold. */
+static void test_folds_beside_a_rebuild(void **state)
+{
+	static int (*const fates[])(struct rig *, const struct io *) = {images_read_slowly,
+									images_read_in_folds};
+	for (unsigned i = 0; i < ARRAY_COUNT(fates); i++) {
+		struct rig *rig = rig_of(ALL);
+		load_goes_on(rig, 400, "before");
+		lose(rig, 2);
+		load_goes_on(rig, 100, "without it");
+		struct command command = rebuild_order(rig, 2);
+		rig->fate = fates[i];
+		command.result = NOT_YET;
+		effects_init(&rig->fx, rig->now, 0);
+		vault_command(rig->vault, &command, &rig->fx);
+		lsn_t from = rig->vault->meta.fold_point;
+		load_until_answered(rig, &command);
+		if (command.result)
+			fail_msg("%s", command.text);
+		assert_true(command.number[0] > 0 && command.number[0] < RIG_BLOCKS_MAX + 20);
+		assert_true(rig->vault->meta.fold_point > from + (i ? 0 : 500));
+		rig->config.store[2].files = command.files;
+		equal_without(rig, 0x11);
+	}
+}
+
 static void test_rebuild_under_load(void **state)
 {
 	static const unsigned missed[] = {0, 40, 120};
@@ -686,6 +731,7 @@ int main(void)
 		cmocka_unit_test(test_no_room_for_what_is_lacking),
 		cmocka_unit_test(test_refill_under_load),
 		cmocka_unit_test(test_rebuild_under_load),
+		cmocka_unit_test(test_folds_beside_a_rebuild),
 		cmocka_unit_test(test_rebuild_beside_a_full_store),
 		cmocka_unit_test(test_rebuild_after_a_loss),
 	};

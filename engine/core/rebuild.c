@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A store made anew: it takes new records at once, gets the image as of the fold point (held
- * meanwhile) from its peers, then the records above it; then its floor counts. All of it from
- * ciphertext (docs/semantics.md "rebuild").
+/* A store made anew: it takes new records at once, gets those above the fold point from its peers,
+ * folds with them from then on, and gets the image (rebuild_copy.c); then its floor counts. All of
+ * it from ciphertext (docs/semantics.md "rebuild").
  *
  * Two orders, so that nobody touches the files of a store that the vault still needs: the first
  * judges, gives the old store up and reserves its place; the files are made; the second brings
  * them. What fails in between leaves the store out. */
-#include "vault.h"
+#include "rebuild.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,14 +20,13 @@ enum rebuild_phase {
 	REBUILD_WAITING,  /* for a fold to end */
 	REBUILD_OPENING,
 	REBUILD_PREPARING, /* it learns what the group is */
-	REBUILD_COPYING,   /* the image */
 	REBUILD_FILLING,   /* the journal: refill.c */
+	REBUILD_COPYING,   /* the image: rebuild_copy.c */
 	REBUILD_OWN,	   /* its own superblock says how far it is */
 	REBUILD_RECORDING, /* the others' say that it is in service */
 	REBUILD_FAILING,   /* what is under way comes back */
 };
 
-enum { COPIES_IN_FLIGHT = 8, BLOCKS_PER_TURN = 4096, STALE_FINDS_MAX = 3 };
 static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S,
 		  fold_timeout_ns = 30 * NS_PER_S, fill_timeout_ns = 30 * NS_PER_S;
 static const char under_way[] = "a rebuild or a promotion is under way: wait for it",
@@ -47,6 +46,11 @@ static void rebuild_enter(struct vault *vault, enum rebuild_phase phase)
 static enum rebuild_phase rebuild_phase(const struct vault *vault)
 {
 	return (enum rebuild_phase)vault->rebuild.phase;
+}
+
+bool rebuild_copies(const struct vault *vault)
+{
+	return rebuild_phase(vault) == REBUILD_COPYING;
 }
 
 bool rebuild_fills(const struct vault *vault, unsigned index)
@@ -71,7 +75,7 @@ static void rebuild_end(struct vault *vault, int result, struct effects *fx)
 /* The store is given up; the order is answered when no other one works for it any more. Its own
  * disk may never answer: its memory, and its place, are used again only when it has. Once its own
  * superblock may say that it is in service, those of the others say more. */
-static void rebuild_give_up(struct vault *vault, int err, const char *why, struct effects *fx)
+void rebuild_give_up(struct vault *vault, int err, const char *why, struct effects *fx)
 {
 	enum rebuild_phase phase = rebuild_phase(vault);
 	struct vault_store *slot = target_of(vault);
@@ -105,6 +109,7 @@ void rebuild_failed(struct vault *vault, int err, struct effects *fx)
 static void failing_turn(struct vault *vault, struct effects *fx)
 {
 	bool refilling = vault->refill.in_flight && vault->refill.store == vault->rebuild.store;
+	copy_drop(vault, fx);
 	if (!vault->rebuild.in_flight && !refilling)
 		rebuild_end(vault, vault->rebuild.err, fx);
 }
@@ -293,12 +298,30 @@ static void waiting_turn(struct vault *vault, struct effects *fx)
 }
 
 /* ---- opened: it learns what the group is, and takes new records from here on ---- */
+/* From here on it folds with the others, each block as a whole, though its image is not there yet:
+ * else those whose journals are full would wait for it, and it for what they cannot take. */
+static void filling_begin(struct vault *vault, struct effects *fx)
+{
+	must(vault->rebuild.point == vault->meta.fold_point, "no fold came in between");
+	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
+	vault->rebuild.filled_before = vault->refill.filled;
+	vault->rebuild.unreadable_before = vault->refill.unreadable;
+	/* docs/semantics.md "rebuild": the old store may have helped to acknowledge up to here, and
+	 * to nothing above. With fewer than w stores in service no lsn is durable, yet what k of
+	 * them hold may have been acknowledged before. */
+	vault->rebuild.goal =
+		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
+	vault->rebuild.holds_fold = false;
+	vault->rebuild.waiting_since = fx->now;
+	rebuild_enter(vault, REBUILD_FILLING);
+}
+
 static void prepared(struct store_superblock_write *write, int result, struct effects *fx)
 {
 	struct vault_store *slot = container_of(write, struct vault_store, write);
 	slot->writing = false;
 	if (result == 0 && rebuild_phase(slot->vault) == REBUILD_PREPARING)
-		rebuild_enter(slot->vault, REBUILD_COPYING);
+		filling_begin(slot->vault, fx);
 }
 
 static void write_own(struct vault *vault, const struct store_group *meta,
@@ -339,108 +362,6 @@ void rebuild_opened(struct vault *vault, int result, struct effects *fx)
 	write_own(vault, &vault->meta, prepared, fx);
 }
 
-/* ---- the image ---- */
-static void copy_find(struct gather *gather, struct effects *fx);
-
-static void copy_end(struct gather *gather, int result, struct effects *fx)
-{
-	struct vault *vault = gather->vault;
-	must(vault->rebuild.in_flight, "what is under way is counted");
-	vault->rebuild.in_flight--;
-	if (result < 0) {
-		char why[128];
-		snprintf(why, sizeof why,
-			 "%s block %llu has fewer than k good shards: casemate scrub tells all",
-			 vault->config->volume[gather->volume].name,
-			 (unsigned long long)gather->internal);
-		rebuild_give_up(vault, result, why, fx);
-	}
-	gather_give(gather);
-}
-
-static void copy_written(struct gather *gather, int result, struct effects *fx)
-{
-	if (result == 0)
-		gather->vault->rebuild.copied++;
-	else
-		rebuild_failed(gather->vault, result, fx);
-	copy_end(gather, 0, fx);
-}
-
-static void copy_read(struct gather *gather, int result, struct effects *fx)
-{
-	unsigned target = gather->vault->rebuild.store;
-	if (rebuild_phase(gather->vault) != REBUILD_COPYING) {
-		copy_end(gather, 0, fx);
-		return;
-	}
-	if (result == -ESTALE && gather->stale_finds++ < STALE_FINDS_MAX) {
-		copy_find(gather, fx);
-		return;
-	}
-	if (result == 0)
-		result = gather_rebuild(gather, 1u << target);
-	if (result == 0)
-		gather_write_slot(gather, target, fx);
-	else if (!gather_start_again(gather, fx))
-		copy_end(gather, result, fx);
-}
-
-/* Never written stays as it was made. */
-static void copy_find(struct gather *gather, struct effects *fx)
-{
-	struct vault *vault = gather->vault;
-	int result = gather_find(vault, gather->volume, gather->internal, vault->rebuild.point,
-				 vault_in_service(vault), &gather->record, &gather->holders);
-	if (result < 0)
-		copy_end(gather, result == -ENOENT ? 0 : result, fx);
-	else if (record_kind_has_payload(gather->record.kind))
-		gather_start(gather, fx);
-	else
-		gather_write_slot(gather, vault->rebuild.store, fx);
-}
-
-static void copying_turn(struct vault *vault, struct effects *fx)
-{
-	for (unsigned looked = 0; looked < BLOCKS_PER_TURN; looked++) {
-		const struct core_volume *volume = &vault->config->volume[vault->rebuild.volume];
-		if (vault->rebuild.volume == vault->config->volume_count)
-			break;
-		if (vault->rebuild.block == volume->size / volume->block_bytes) {
-			vault->rebuild.volume++;
-			vault->rebuild.block = 0;
-			continue;
-		}
-		struct gather *gather =
-			vault->rebuild.in_flight < COPIES_IN_FLIGHT ? gather_take(vault) : NULL;
-		if (!gather)
-			return;
-		vault->rebuild.in_flight++;
-		gather->volume = vault->rebuild.volume;
-		gather->internal = vault->rebuild.block++;
-		gather->done = copy_read;
-		gather->written = copy_written;
-		copy_find(gather, fx);
-		if (rebuild_phase(vault) != REBUILD_COPYING)
-			return;
-	}
-	if (vault->rebuild.volume < vault->config->volume_count || vault->rebuild.in_flight)
-		return;
-	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
-	vault->rebuild.filled_before = vault->refill.filled;
-	vault->rebuild.unreadable_before = vault->refill.unreadable;
-	/* docs/semantics.md "rebuild": the old store may have helped to acknowledge up to here, and
-	 * to nothing above. With fewer than w stores in service no lsn is durable, yet what k of
-	 * them hold may have been acknowledged before. */
-	vault->rebuild.goal =
-		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
-	/* From here on it folds with the others: else those whose journals are full would wait for
-	 * it, and it for what they cannot take. */
-	vault->rebuild.holds_fold = false;
-	vault->rebuild.waiting_since = fx->now;
-	rebuild_enter(vault, REBUILD_FILLING);
-}
-
 /* ---- the journal, and into service ---- */
 static void own_written(struct store_superblock_write *write, int result, struct effects *fx)
 {
@@ -473,18 +394,23 @@ static void filling_watch(struct vault *vault, struct effects *fx)
 	}
 }
 
-/* Its own superblock first: a crash between the two leaves it out of service, or in service with
- * all that it needs, never half in. */
 static void filling_turn(struct vault *vault, struct effects *fx)
 {
-	struct vault_store *slot = target_of(vault);
-	unsigned index = vault->rebuild.store;
-	if (vault->refill.unreadable > vault->rebuild.unreadable_before) {
+	if (vault->refill.unreadable > vault->rebuild.unreadable_before)
 		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
-		return;
-	}
-	if (slot->floor < vault->rebuild.goal) {
+	else if (target_of(vault)->floor < vault->rebuild.goal)
 		filling_watch(vault, fx);
+	else
+		rebuild_enter(vault, REBUILD_COPYING);
+}
+
+/* Its own superblock first: a crash between the two leaves it out of service, or in service with
+ * all that it needs, never half in. */
+static void copying_turn(struct vault *vault, struct effects *fx)
+{
+	unsigned index = vault->rebuild.store;
+	if (!copy_turn(vault, fx)) {
+		vault->rebuild.waiting_since = fx->now;
 		return;
 	}
 	if (!nothing_is_hidden(vault)) {

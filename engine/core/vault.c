@@ -104,6 +104,7 @@ static void meta_spread(struct vault *vault, struct effects *fx)
 		    store_image_point(vault->store[i].store) < vault->meta.fold_point) {
 			vault->fold_version = vault->assembled_version;
 			vault->fold_started = false;
+			vault->fold_began = fx->now;
 		}
 }
 

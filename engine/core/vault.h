@@ -172,6 +172,7 @@ struct vault {
 		void_tail;     /* void_tail: journals may hold records that a span has voided */
 	uint64_t fold_version; /* meta_version that carries the target; 0: none under way */
 	uint32_t folding;      /* mask of stores at it */
+	ns_t fold_began;
 	/* gathers (gather.c) */
 	struct gather *gather, *gather_free;
 	unsigned gathers_taken;
@@ -225,9 +226,12 @@ struct vault {
 		uint32_t incarnation; /* of the store being made */
 		uint64_t block;
 		unsigned in_flight;
-		lsn_t point; /* the image is copied as of here */
+		lsn_t point; /* of the fold, when it began */
 		lsn_t goal;  /* what its journal must reach at least */
 		lsn_t floor_seen;
+		unsigned slot_writes;  /* in flight; no fold may begin */
+		struct gather *parked; /* wait for a fold */
+		ns_t turn_until;       /* a fold that is due waits so long for the copy */
 		uint64_t version;
 		uint64_t copied, filled_before, unreadable_before;
 		ns_t waiting_since;
@@ -264,7 +268,7 @@ static inline const char *vault_subject(const struct vault *vault)
 /* Slots are being written from peers: a fold waits, none may begin. */
 static inline bool vault_fold_held(const struct vault *vault)
 {
-	return vault->rebuild.holds_fold || vault->scrub.slot_writes;
+	return vault->rebuild.holds_fold || vault->rebuild.slot_writes || vault->scrub.slot_writes;
 }
 /* The index of a record's volume, or -1. */
 static inline int vault_volume_of(const struct vault *vault, const struct uuid *id)
@@ -325,6 +329,8 @@ uint64_t points_lacking(const struct vault *, unsigned index, lsn_t before);
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
 void vault_fold_turn(struct vault *, struct effects *);
+/* Whether the next fold would begin, if nobody held it. */
+bool vault_fold_due(const struct vault *);
 /* Up to here the group could fold but for the floors of its stores. */
 lsn_t vault_fold_limit(const struct vault *);
 /* Takes spans out of the table that end at or below what every image has. */
@@ -377,6 +383,8 @@ void rebuild_turn(struct vault *, struct effects *);
 /* Whether the image of this new store is whole: its journal is filled, and folds with the others.
  */
 bool rebuild_fills(const struct vault *, unsigned index);
+/* Whether its image is being copied. */
+bool rebuild_copies(const struct vault *);
 void scrub_start(struct vault *, struct command *, struct effects *);
 void scrub_turn(struct vault *, struct effects *);
 void promote_start(struct vault *, struct command *, struct effects *);

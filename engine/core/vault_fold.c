@@ -4,6 +4,7 @@
  * all of them are at this one (docs/semantics.md "fold"). */
 #include "vault.h"
 
+static const ns_t copy_turn_min_ns = 50 * NS_PER_MS;
 enum { FOLD_STEPS = 4, FOLD_BYTES_MIN = 16 * MIB /* of a store */ };
 
 /* A store that is being filled folds too, from its own journal. */
@@ -74,19 +75,25 @@ static bool fold_recorded(const struct vault *vault)
 	return true;
 }
 
-static void fold_begin(struct vault *vault, struct effects *fx)
+bool vault_fold_due(const struct vault *vault)
 {
 	lsn_t bound = fold_bound(vault);
 	/* A fold to where the images are already still takes out what a span has voided. */
 	bool some = bound > vault->meta.fold_point ||
 		    (bound == vault->meta.fold_point && vault->void_tail);
-	if (!some || vault_fold_held(vault) || vault->spans_ahead || vault->state != VAULT_READY ||
-	    !fold_wanted(vault))
+	return some && !vault->spans_ahead && vault->state == VAULT_READY && fold_wanted(vault);
+}
+
+static void fold_begin(struct vault *vault, struct effects *fx)
+{
+	bool ours = !rebuild_copies(vault) || fx->now >= vault->rebuild.turn_until;
+	if (!ours || vault_fold_held(vault) || !vault_fold_due(vault))
 		return;
 	vault->void_tail = false;
-	vault->meta.fold_point = fold_step(vault, bound);
+	vault->meta.fold_point = fold_step(vault, fold_bound(vault));
 	vault->fold_version = vault_meta_changed(vault, fx);
 	vault->fold_started = false;
+	vault->fold_began = fx->now;
 }
 
 /* Not while a fold is under way: what it has yet to bring counts by its span. */
@@ -119,6 +126,9 @@ void vault_fold_turn(struct vault *vault, struct effects *fx)
 	/* What is in every image needs its span no more; the next record of the meta carries that.
 	 */
 	vault->fold_version = 0;
+	/* Whoever copies an image has as much time. */
+	vault->rebuild.turn_until =
+		fx->now + max_u64(fx->now - vault->fold_began, copy_turn_min_ns);
 	vault_spans_forget(vault);
 	for (unsigned i = 0; i < vault->n; i++)
 		if (folds(vault, i))
