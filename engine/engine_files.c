@@ -366,6 +366,11 @@ int files_open(struct engine *engine)
 			 err == -ENOMEM ? " (see the limit on locked memory)" : "");
 		return err;
 	}
+	if (disk_workers(engine->disk) < ENGINE_DISK_ENTRIES)
+		log_line(NOTE_INFO, NULL,
+			 "the kernel lets %u disk operations wait at once, of %u: a disk that "
+			 "hangs may slow down the others",
+			 disk_workers(engine->disk), (unsigned)ENGINE_DISK_ENTRIES);
 	for (unsigned g = 0; !err && g < engine->config->group_count; g++)
 		err = engine->core_config->group[g].role == ROLE_PRIMARY ? primary_open(engine, g)
 									 : vault_open(engine, g);

@@ -10,6 +10,10 @@ struct disk;
 /* gives; NULL with errno. entries: operations in flight at most. */
 struct disk *disk_new(unsigned entries);
 void disk_free(struct disk *);
+/* How many operations can hang with their disks without holding up those of the others. With fewer
+ * than there are entries, disks that hang may slow down those that do not; 0: as the kernel likes.
+ */
+unsigned disk_workers(const struct disk *);
 
 enum { DISK_FILES_MAX = 1024 };
 /* Opens for direct I/O where the file system has it (else buffered, *buffered set: the caller says

@@ -77,8 +77,8 @@ int disk_descriptor_open(const char *path, uint64_t size, bool *buffered)
 	return result;
 }
 
-/* Known to be so: their direct writes end in generic_write_sync or iomap's own, on completion. */
-bool disk_descriptor_has_dsync(int descriptor)
+/* Those that are known to do what io_uring asks of them. */
+static bool is_known(int descriptor)
 {
 	static const unsigned long known[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
 					      F2FS_SUPER_MAGIC, TMPFS_MAGIC};
@@ -92,6 +92,25 @@ bool disk_descriptor_has_dsync(int descriptor)
 		if ((unsigned long)system.f_type == known[i])
 			return true;
 	return false;
+}
+
+/* Their direct writes end in generic_write_sync or iomap's own, on completion. */
+bool disk_descriptor_has_dsync(int descriptor)
+{
+	return is_known(descriptor);
+}
+
+bool disk_descriptor_has_nowait(int descriptor)
+{
+	return is_known(descriptor);
+}
+
+uint64_t disk_descriptor_disk(int descriptor)
+{
+	struct stat status;
+	if (fstat(descriptor, &status) < 0)
+		return 0;
+	return S_ISBLK(status.st_mode) ? status.st_rdev : status.st_dev;
 }
 
 void disk_descriptor_close(int descriptor)

@@ -24,13 +24,13 @@ rebuilt() {
   rebuild "$1" && within 30 store_serves "$1" && synced && floors_meet
 }
 write_at() { # write_at MIB PATTERN: 4 MiB, acknowledged
-  qemu-io -f raw -c "write -P $2 ${1}M 4M" -c flush "${P[primary_nbd]}" | grep -q ' ops;'
+  timeout 60 qemu-io -f raw -c "write -P $2 ${1}M 4M" -c flush "${P[primary_nbd]}" | grep -q ' ops;'
 }
 lines() { # lines NODE PATTERN: how many of its log say so
   log_of "$1" | grep -cE -- "$2"
 }
 
-# ---- a disk that does as it is told: $failing/NAME/{sync,write,read} make it fail ----
+# ---- a disk that does as it is told: $failing/NAME/{sync,write,read} make it fail, hang hang ----
 
 failing=$work/failing
 
@@ -54,7 +54,8 @@ disk_script() { # disk_script sync|write|read
 
 disk_fails() { # disk_fails NAME FILE: from now on FILE lies on such a disk
   local disk=$failing/$1 at
-  at="cd $disk;"
+  # Not for ever: a daemon that waits for a disk cannot be killed.
+  at="cd $disk; n=0; while [ -e hang ] && [ \$((n += 1)) -lt 1500 ]; do sleep 0.1; done;"
   mkdir -p "$disk/seen"
   cp "$2" "$disk/file"
   cp "$2" "$disk/good"
@@ -153,6 +154,33 @@ within 10 store_serves 0 || check 'store 0 is rebuilt' rebuilt 0
 ctl vault scrub vol0 >/dev/null 2>&1
 equal 'nothing is left to repair' '0 0' \
   "$(ctl vault --json scrub vol0 | jq -r '"\(.bad) \(.blocks_lost)"')"
+
+# ---- a disk that hangs ----
+
+let_go() { rm -f "$failing"/*/hang; }
+hang_on() { disk_fails hang-image "$stores/4/image-vol0" && disk_fails hang "$stores/4/journal"; }
+let_off() {
+  disk_good hang "$stores/4/journal" && disk_good hang-image "$stores/4/image-vol0"
+}
+check 'store 4 on disks that obey' vault_with hang_on
+check 'it serves' within 20 store_serves 4
+within 30 replicates
+check 'all floors meet' synced
+touch "$failing/hang/hang" "$failing/hang-image/hang"
+hangs_since=$SECONDS
+check 'its disks hang: writes are acknowledged' write_at 36 10
+ctl vault scrub vol0 >/dev/null 2>&1 &
+pids+=($!)
+# Twice as long as a store is waited for, and more: none of the others looks as if it hung.
+on_for_long() { write_at 40 11 && [ $((SECONDS - hangs_since)) -ge 25 ]; }
+check 'acknowledgements go on for long' within 60 on_for_long
+let_go
+check 'the store is out' within 10 store_out 4
+equal 'with one line' 1 "$(lines vault 'store 4 is out \(errno')"
+equal 'and no other store is' 0 "$(lines vault 'store [01235] is out \(errno 110')"
+check 'the disk is replaced' vault_with let_off
+within 30 replicates
+check 'the store is rebuilt' rebuilt 4
 
 # ---- full ----
 
