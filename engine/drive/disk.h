@@ -23,6 +23,9 @@ enum { DISK_FILES_MAX = 1024 };
  * later. */
 int disk_file_open(struct disk *, const char *path, uint64_t size, bool *buffered);
 void disk_file_close(struct disk *, uint16_t file);
+/* Whether it is a regular file that had all its space when it was opened: then a discard takes none
+ * of it away, and a later write finds room. */
+bool disk_file_is_reserved(const struct disk *, uint16_t file);
 /* The descriptor, for fstat by the control thread. */
 int disk_file_descriptor(const struct disk *, uint16_t file);
 

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 10000 };
+enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 10000, STAT_BLOCK_BYTES = 512 };
 
 static bool direct_works(int descriptor)
 {
@@ -103,6 +103,14 @@ bool disk_descriptor_has_dsync(int descriptor)
 bool disk_descriptor_has_nowait(int descriptor)
 {
 	return is_known(descriptor);
+}
+
+bool disk_descriptor_is_reserved(int descriptor)
+{
+	struct stat status;
+	if (fstat(descriptor, &status) < 0 || !S_ISREG(status.st_mode))
+		return false;
+	return (uint64_t)status.st_blocks * STAT_BLOCK_BYTES >= (uint64_t)status.st_size;
 }
 
 uint64_t disk_descriptor_disk(int descriptor)

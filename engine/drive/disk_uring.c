@@ -68,6 +68,7 @@ struct file {
 	bool registered;
 	bool has_dsync;
 	bool has_nowait;
+	bool reserved;
 };
 
 struct disk {
@@ -257,6 +258,7 @@ int disk_file_open(struct disk *disk, const char *path, uint64_t size, bool *buf
 		.share = disk_share_open(&disk->share, disk_descriptor_disk(descriptor)),
 		.has_dsync = disk_descriptor_has_dsync(descriptor),
 		.has_nowait = disk_descriptor_has_nowait(descriptor),
+		.reserved = disk_descriptor_is_reserved(descriptor),
 	};
 	if (disk->files_registered)
 		disk->file[number].registered =
@@ -274,6 +276,12 @@ void disk_file_close(struct disk *disk, uint16_t number)
 	disk_share_close(&disk->share, file->share);
 	disk_descriptor_close(file->descriptor);
 	*file = (struct file){.descriptor = -1};
+}
+
+bool disk_file_is_reserved(const struct disk *disk, uint16_t number)
+{
+	must(number < DISK_FILES_MAX, "the file number was given by disk_file_open");
+	return disk->file[number].reserved;
 }
 
 int disk_file_descriptor(const struct disk *disk, uint16_t number)
@@ -386,20 +394,22 @@ static void prepare_transfer(struct disk *disk, struct slot *slot, struct io_uri
 		sqe->rw_flags = RWF_DSYNC;
 }
 
+/* docs/operations.md "the device": what had all its space keeps it. Where the file system cannot do
+ * that (tmpfs), zeros are written: slower, and nothing else is lost. */
 static void prepare_range(struct disk *disk, struct slot *slot, struct io_uring_sqe *sqe)
 {
 	const struct io *io = slot->io;
 	int descriptor = disk->file[io->file].descriptor;
+	bool punch = io->kind == IO_DISCARD && !disk->file[io->file].reserved;
 	if (slot->writes_zeros)
 		io_uring_prep_write(sqe, descriptor, disk->zeros,
 				    (unsigned)min_u64(ZEROS_BYTES, io->length - slot->finished),
 				    io->offset + slot->finished);
 	else
-		io_uring_prep_fallocate(sqe, descriptor,
-					FALLOC_FL_KEEP_SIZE |
-						(io->kind == IO_DISCARD ? FALLOC_FL_PUNCH_HOLE
-									: FALLOC_FL_ZERO_RANGE),
-					(off_t)io->offset, (off_t)io->length);
+		io_uring_prep_fallocate(
+			sqe, descriptor,
+			FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+			(off_t)io->offset, (off_t)io->length);
 }
 
 static void slot_prepare(struct disk *disk, struct slot *slot, struct io_uring_sqe *sqe)
