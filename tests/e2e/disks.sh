@@ -202,6 +202,66 @@ check 'the old disk is back' vault_with off_small
 within 30 replicates
 within 10 store_serves 5 || check 'store 5 is rebuilt' rebuilt 5
 
+# ---- a disk that is slow ----
+
+need mkfs.ext4
+slow=$failing/slow
+slow_up() { # its file system is made at full speed
+  mkdir -p "$slow/seen" "$work/slow"
+  echo 10G >"$slow/rate"
+  nbdkit -U "$slow/socket" -P "$slow/nbdkit.pid" --filter=rate memory 64M \
+    rate-file="$slow/rate" || return 1
+  nbdfuse "$slow/seen/file" "nbd+unix://?socket=$slow/socket" >/dev/null 2>&1 &
+  within 10 test -f "$slow/seen/file" || return 1
+  loop=$(losetup --find --show --direct-io=on "$slow/seen/file") || return 1
+  mkfs.ext4 -q -O ^has_journal -E nodiscard "$loop"
+  mv "$stores/5" "$work/away" && mkdir "$stores/5" && mount "$loop" "$stores/5"
+}
+slow_off() {
+  unmount "$stores/5" && losetup -d "$loop" && loop= && unmount "$slow/seen" &&
+    rmdir "$stores/5" && mv "$work/away" "$stores/5"
+}
+rebuilds_begun() { lines vault 'store 5: its files are being made'; }
+begins() { [ "$(rebuilds_begun)" -gt "$begun" ]; }
+status_answers() { # whatever it says: a store is out
+  local out
+  out=$(timeout 15 "$casemate" --socket "${P[vault_ctl]}" --json status)
+  jq -e '.groups[0].stores[5].state == "absent"' <<<"$out"
+}
+vault_gone() { ! kill -0 "$vault_pid" 2>/dev/null; }
+
+# Not by check, which runs it in a shell of its own: it sets loop.
+pair kill "${P[dir]}" vault
+slow_up || give_up 'store 5 on a disk that can be slow'
+check 'store 5 on a disk that can be slow' pair start "${P[dir]}" vault
+within 30 replicates
+within 10 opened
+begun=$(rebuilds_begun)
+echo 4M >"$slow/rate" # bits: half a minute for the journal
+ctl vault store rebuild vol0 5 >"$work/slow.out" 2>&1 &
+rebuilding=$!
+check 'a rebuild begins' within 5 begins
+check 'the daemon answers' status_answers
+check 'and again' status_answers
+check 'while files are made' kill -0 "$rebuilding"
+check 'the others go on' write_at 48 13
+refused 'a second one is told to wait' 'under way' ctl vault store rebuild vol0 5
+vault_pid=$(cat "${P[dir]}/vault/pid")
+kill -TERM "$vault_pid"
+check 'asked to stop, it stops' within_exactly 15 vault_gone
+equal 'half-made files are gone' 'lost+found' "$(ls "$stores/5")"
+wait "$rebuilding"
+says 'the command is told' 'does not answer' "$(cat "$work/slow.out")"
+echo 10G >"$slow/rate"
+check 'the vault starts again' pair start "${P[dir]}" vault
+within 30 replicates
+check 'store 5 is rebuilt there' rebuilt 5
+pair kill "${P[dir]}" vault
+slow_off || give_up 'the old disk is back'
+check 'the old disk is back' pair start "${P[dir]}" vault
+within 30 replicates
+check 'store 5 is rebuilt' rebuilt 5
+
 # ---- the device of the primary dies ----
 
 check 'all floors meet' synced
