@@ -121,6 +121,7 @@ void casemate_engine_free(struct casemate_engine *opaque)
 		return;
 	if (engine->control)
 		control_free(engine->control);
+	bool ceased = renewals_close(engine);
 	session_close(engine);
 	lane_close(engine);
 	ports_close(engine);
@@ -128,7 +129,7 @@ void casemate_engine_free(struct casemate_engine *opaque)
 		disk_free(engine->disk);
 	files_unlock(engine);
 	secret_give(engine->core_config, sizeof *engine->core_config);
-	if (engine->config)
+	if (engine->config && ceased)
 		config_free(engine->config);
 	if (engine->stop_event >= 0)
 		close(engine->stop_event);
@@ -205,6 +206,7 @@ static void engine_drain(struct engine *engine)
 
 	log_line(NOTE_INFO, NULL, "stopping");
 	notify_stopping();
+	renewals_cancel(engine);
 	atomic_store(&engine->nbd_stop, true);
 	engine->drain = (struct command){.kind = COMMAND_DRAIN};
 	engine->drain_sent = true;

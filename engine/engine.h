@@ -14,6 +14,7 @@
 #include "drive/port.h"
 #include "front/nbd_server.h"
 #include "session/session.h"
+#include "volume.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -34,6 +35,8 @@ struct engine_store {
 	struct command command; /* COMMAND_STORE_LOST; in the lane while `telling` */
 	bool telling;
 };
+
+struct renewal;
 
 struct engine {
 	struct config *config;
@@ -62,7 +65,8 @@ struct engine {
 		atomic_uint count; /* control: from 0, lane: to 0 when they are closed */
 	} closing;
 	struct control *control;
-	struct verb *waiting; /* verbs.c: those that ask again after a while */
+	struct verb *waiting;		     /* verbs.c: those that ask again after a while */
+	struct renewal *renewal[GROUPS_MAX]; /* under way */
 	struct session *session;
 	struct {
 		ns_t retry_at;
@@ -94,6 +98,17 @@ int files_give_up_store(struct engine *, unsigned group, unsigned index, char *w
 void files_lane_turn(struct engine *);
 /* Once a second: tells the core of stores whose files lost their names. */
 void files_watch(struct engine *);
+
+/* ---- engine_renew.c: the files of a store made anew, by a thread of their own ---- */
+/* One per group at a time. 0 or a negative errno. */
+int renewal_start(struct engine *, unsigned group, const struct volume_store *);
+bool renewal_done(const struct engine *, unsigned group);
+/* Once it is done: what volume_store_format gave. */
+int renewal_end(struct engine *, unsigned group, char *why, size_t why_bytes);
+/* They cease soon, and remove what they made. */
+void renewals_cancel(struct engine *);
+/* Ends all; false when a disk holds one, which goes on reading the configuration. */
+bool renewals_close(struct engine *);
 
 /* ---- engine_keys.c ---- */
 /* The volume keys of a group at its primary. */

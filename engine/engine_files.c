@@ -125,6 +125,20 @@ static void file_refused(const char *subject, const char *path, int err)
 		log_line(NOTE_ERROR, subject, "cannot open %s: %s", path, strerror(-err));
 }
 
+static void device_told(const struct engine *engine, const char *volume, const char *path,
+			uint16_t file)
+{
+	struct stat now;
+
+	if (fstat(disk_file_descriptor(engine->disk, file), &now) || !S_ISREG(now.st_mode) ||
+	    disk_file_is_reserved(engine->disk, file))
+		return;
+	log_line(NOTE_INFO, volume,
+		 "device %s is sparse: it takes room as it is written, and gives it back by "
+		 "discards; a disk that is full stops the group",
+		 path);
+}
+
 static int device_open(struct engine *engine, const struct config_volume *volume,
 		       struct core_volume *out)
 {
@@ -152,6 +166,7 @@ static int device_open(struct engine *engine, const struct config_volume *volume
 		return file;
 	}
 	out->device = (uint16_t)file;
+	device_told(engine, volume->name, path, out->device);
 	return 0;
 }
 
@@ -366,6 +381,11 @@ int files_open(struct engine *engine)
 			 err == -ENOMEM ? " (see the limit on locked memory)" : "");
 		return err;
 	}
+	if (disk_workers(engine->disk) < ENGINE_DISK_ENTRIES)
+		log_line(NOTE_INFO, NULL,
+			 "the kernel lets %u disk operations wait at once, of %u: a disk that "
+			 "hangs may slow down the others",
+			 disk_workers(engine->disk), (unsigned)ENGINE_DISK_ENTRIES);
 	for (unsigned g = 0; !err && g < engine->config->group_count; g++)
 		err = engine->core_config->group[g].role == ROLE_PRIMARY ? primary_open(engine, g)
 									 : vault_open(engine, g);

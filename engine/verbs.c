@@ -23,6 +23,7 @@ struct verb {
 	lsn_t wait_for;
 	struct core_status status;
 	struct journal_line line[JOURNAL_LINES];
+	void (*again)(struct engine *, struct verb *); /* after a wait; NULL: ordered again */
 	bool insists; /* the order has to reach the core, however full its queue is now */
 	int err;      /* rebuild: what came in between, and why */
 	char why[ENGINE_WHY_BYTES];
@@ -48,7 +49,7 @@ static void verb_refuse(struct verb *verb, int err, const char *why)
 	verb_free(verb);
 }
 
-/* Ordered again after a while. */
+/* Its turn comes again after a while. */
 static void verb_wait(struct engine *engine, struct verb *verb)
 {
 	verb->again_at = engine_now() + WAIT_AGAIN_NS;
@@ -187,7 +188,7 @@ void verbs_turn(struct engine *engine, ns_t now)
 	while (due) {
 		struct verb *verb = due;
 		due = verb->next;
-		verb_order(engine, verb);
+		(verb->again ? verb->again : verb_order)(engine, verb);
 	}
 }
 
@@ -284,43 +285,19 @@ static void rebuild_cancelled(struct engine *engine, struct verb *verb)
 	verb_refuse(verb, verb->err, verb->why);
 }
 
-/* The core has given the old store up, and nothing of it is under way to the files. */
-static int store_renew(struct engine *engine, struct verb *verb)
-{
-	const struct config_group *config = &engine->config->group[verb->group];
-	const struct command *prepared = &verb->command;
-	struct engine_store *slot = &engine->store[verb->group][prepared->store];
-	struct volume_store store = {.directory = config->store[engine->self][prepared->store],
-				     .index = prepared->store,
-				     .set = prepared->set,
-				     .incarnation = prepared->incarnation};
-
-	int err = files_give_up_store(engine, verb->group, prepared->store, verb->why,
-				      sizeof verb->why);
-	if (!err)
-		err = volume_store_format(config, &store, verb->why, sizeof verb->why);
-	if (!err)
-		err = files_open_store(engine, verb->group, prepared->store, &slot->files,
-				       verb->why, sizeof verb->why);
-	if (!err && verb->why[0])
-		log_line(NOTE_WARNING, config->name, "%s", verb->why);
-	slot->open = !err;
-	slot->lost = false;
-	return err;
-}
-
 /* The second order of a rebuild, whether the files could be made or not. */
-static void rebuild_prepared(struct engine *engine, struct verb *verb)
+static void rebuild_made(struct engine *engine, struct verb *verb, int err)
 {
 	const char *group = engine->config->group[verb->group].name;
 
-	verb->err = store_renew(engine, verb);
+	verb->err = err;
+	verb->again = NULL;
 	verb->insists = true;
-	if (verb->err) {
+	if (err) {
 		verb->command.kind = COMMAND_REBUILD_CANCEL;
 		verb->answered = rebuild_cancelled;
 		log_line(NOTE_WARNING, group, "store %u cannot be made anew: %s",
-			 verb->command.store, verb->why[0] ? verb->why : strerror(-verb->err));
+			 verb->command.store, verb->why[0] ? verb->why : strerror(-err));
 	} else {
 		verb->command.kind = COMMAND_REBUILD;
 		verb->command.files = engine->store[verb->group][verb->command.store].files;
@@ -329,6 +306,49 @@ static void rebuild_prepared(struct engine *engine, struct verb *verb)
 			 verb->command.store);
 	}
 	verb_order(engine, verb);
+}
+
+static void rebuild_look(struct engine *engine, struct verb *verb)
+{
+	const char *group = engine->config->group[verb->group].name;
+	struct engine_store *slot = &engine->store[verb->group][verb->command.store];
+
+	if (!renewal_done(engine, verb->group)) {
+		verb_wait(engine, verb);
+		return;
+	}
+	int err = renewal_end(engine, verb->group, verb->why, sizeof verb->why);
+	if (!err && verb->why[0])
+		log_line(NOTE_WARNING, group, "%s", verb->why);
+	if (!err)
+		err = files_open_store(engine, verb->group, verb->command.store, &slot->files,
+				       verb->why, sizeof verb->why);
+	slot->open = !err;
+	slot->lost = false;
+	rebuild_made(engine, verb, err);
+}
+
+/* The core has given the old store up, and nothing of it is under way to the files. */
+static void rebuild_prepared(struct engine *engine, struct verb *verb)
+{
+	const struct config_group *config = &engine->config->group[verb->group];
+	const struct command *prepared = &verb->command;
+	struct volume_store store = {.directory = config->store[engine->self][prepared->store],
+				     .index = prepared->store,
+				     .set = prepared->set,
+				     .incarnation = prepared->incarnation};
+
+	int err = files_give_up_store(engine, verb->group, prepared->store, verb->why,
+				      sizeof verb->why);
+	if (!err)
+		err = renewal_start(engine, verb->group, &store);
+	if (err) {
+		rebuild_made(engine, verb, err);
+		return;
+	}
+	log_line(NOTE_INFO, config->name, "store %u: its files are being made", prepared->store);
+	verb->again = rebuild_look;
+	verb_wait(engine, verb);
 }
 
 static void rebuild_asked(struct engine *engine, struct verb *verb, const json_t *args)

@@ -8,6 +8,7 @@
 #include "core/intent.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 
 enum { VOLUME_WHY_BYTES = 512 };
 
@@ -31,6 +32,7 @@ struct volume_store {
 	uint8_t index;
 	struct uuid set;
 	uint32_t incarnation;
+	const atomic_bool *cancel; /* NULL, or: once it is set, making it fails with -ECANCELED */
 };
 /* What the superblock of a store says. */
 struct volume_store_head {

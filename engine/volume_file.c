@@ -13,6 +13,14 @@
 #include <unistd.h>
 
 enum { PIECE_BYTES = 1024 * 1024 };
+/* Between two looks at whether it is wanted still; both take a moment. */
+#define SYNC_BYTES    (64 * MIB)
+#define RESERVE_BYTES (16 * GIB)
+
+static bool is_cancelled(const struct making *making)
+{
+	return making->cancel && atomic_load(making->cancel);
+}
 
 void making_init(struct making *making, char *why, size_t why_bytes)
 {
@@ -137,7 +145,8 @@ static int write_whole(int fd, const uint8_t *from, uint64_t offset, uint64_t le
 	return 0;
 }
 
-static int file_fill(int fd, const struct file_new *file)
+/* Synced as it goes, so that neither the cache nor the last sync is long. */
+static int file_fill(int fd, const struct making *making, const struct file_new *file)
 {
 	uint8_t *piece = aligned_alloc(PAGE_BYTES, PIECE_BYTES);
 	int err = piece ? 0 : -ENOMEM;
@@ -148,19 +157,36 @@ static int file_fill(int fd, const struct file_new *file)
 		uint64_t length = min_u64(PIECE_BYTES, file->bytes - offset);
 		if (file->content == FILE_FILLED)
 			file->fill(file->context, offset, piece, length);
-		err = write_whole(fd, piece, offset, length);
+		err = is_cancelled(making) ? -ECANCELED : write_whole(fd, piece, offset, length);
+		if (!err && (offset + length) % SYNC_BYTES == 0 && fdatasync(fd))
+			err = -errno;
 	}
 	free(piece);
+	return err;
+}
+
+static int space_hold(int fd, const struct making *making, uint64_t bytes)
+{
+	int err = 0;
+
+	for (uint64_t offset = 0; !err && offset < bytes; offset += RESERVE_BYTES) {
+		uint64_t length = min_u64(RESERVE_BYTES, bytes - offset);
+		if (is_cancelled(making))
+			err = -ECANCELED;
+		else if (fallocate(fd, 0, (off_t)offset, (off_t)length))
+			err = -errno;
+	}
 	return err;
 }
 
 /* The extents stay unwritten until they are: a first write costs more, but needs no room. */
 static int file_reserve(int fd, struct making *making, const struct file_new *file)
 {
-	if (file->content == FILE_FILLED || !fallocate(fd, 0, 0, (off_t)file->bytes))
+	if (file->content == FILE_FILLED)
 		return 0;
-	if (errno != EOPNOTSUPP && errno != ENOSYS)
-		return -errno;
+	int err = space_hold(fd, making, file->bytes);
+	if (err != -EOPNOTSUPP && err != -ENOSYS)
+		return err;
 	if (file->content == FILE_RESERVED && !making->unreserved[0])
 		snprintf(making->unreserved, sizeof making->unreserved, "%s", file->path);
 	return 0;
@@ -175,7 +201,7 @@ static int file_content(int fd, struct making *making, const struct file_new *fi
 	if (ftruncate(fd, (off_t)file->bytes))
 		return -errno;
 	if (file->content == FILE_ZEROED || file->content == FILE_FILLED)
-		return file_fill(fd, file);
+		return file_fill(fd, making, file);
 	return 0;
 }
 

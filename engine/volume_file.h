@@ -7,6 +7,7 @@
 #include "core/base.h"
 
 #include <limits.h>
+#include <stdatomic.h>
 
 /* What was made so far, and why it went no further. */
 struct making {
@@ -14,6 +15,7 @@ struct making {
 	size_t why_bytes;
 	char **path; /* made by us, in order */
 	unsigned count;
+	const atomic_bool *cancel; /* any thread: w; NULL: never */
 	char unreserved[PATH_MAX]; /* the first whose space could not be held; "" */
 };
 

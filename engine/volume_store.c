@@ -235,6 +235,7 @@ int volume_store_format(const struct config_group *config, const struct volume_s
 	int err = head ? volume_store_read(store->directory, head) : -ENOMEM;
 
 	making_init(&making, why, why_bytes);
+	making.cancel = store->cancel;
 	if (!err && !uuid_equal(&head->group.set, &store->set))
 		err = making_fails(&making, -EEXIST,
 				   "%s holds a good store of another set (group %s); empty the "

@@ -277,6 +277,51 @@ static void discarded_and_zeroed_ranges_read_as_zeros(void **state)
 	}
 }
 
+/* docs/operations.md "the device": decided when it is opened, by what it has then. */
+static void what_was_reserved_stays_so(void **state)
+{
+	static const struct {
+		off_t reserve;
+		bool reserved;
+	} row[] = {
+		/* 0: thin */ {0, false},
+		/* 1: in part */ {FILE_BYTES / 2, false},
+		/* 2 */ {FILE_BYTES, true},
+	};
+	struct place *p = *state;
+	for (unsigned i = 0; i < ARRAY_COUNT(row); i++) {
+		struct stat before, after;
+		bool buffered;
+		print_message("row %u\n", i);
+		int descriptor = disk_file_descriptor(p->disk, (uint16_t)p->file);
+		assert_int_equal(0, ftruncate(descriptor, 0));
+		assert_int_equal(0, ftruncate(descriptor, FILE_BYTES));
+		if (row[i].reserve)
+			assert_int_equal(0, fallocate(descriptor, 0, 0, row[i].reserve));
+		disk_file_close(p->disk, (uint16_t)p->file);
+		p->file = disk_file_open(p->disk, p->path, FILE_BYTES, &buffered);
+		assert_true(p->file >= 0);
+		assert_int_equal(row[i].reserved,
+				 disk_file_is_reserved(p->disk, (uint16_t)p->file));
+
+		descriptor = disk_file_descriptor(p->disk, (uint16_t)p->file);
+		fill(p->memory, FILE_BYTES, i);
+		assert_int_equal(FILE_BYTES,
+				 transfer(p, IO_WRITE_DURABLE, 0, p->memory, FILE_BYTES));
+		assert_int_equal(0, fstat(descriptor, &before));
+		assert_int_equal(0, range(p, IO_DISCARD, 0, FILE_BYTES));
+		assert_int_equal(0, range(p, IO_SYNC, 0, 0));
+		assert_int_equal(0, fstat(descriptor, &after));
+		assert_int_equal(FILE_BYTES, after.st_size);
+		if (row[i].reserved)
+			assert_true(after.st_blocks * 512 >= FILE_BYTES);
+		else
+			assert_true(after.st_blocks < before.st_blocks / 2);
+		assert_int_equal(FILE_BYTES, transfer(p, IO_READ, 0, p->memory, FILE_BYTES));
+		assert_true(all_zero(p->memory, FILE_BYTES));
+	}
+}
+
 static void one_process_at_a_time(void **state)
 {
 	struct place *p = *state;
@@ -490,6 +535,7 @@ int main(void)
 		EVERYWHERE(pieces_are_gathered_however_many),
 		EVERYWHERE(beyond_the_end_there_are_zeros),
 		EVERYWHERE(discarded_and_zeroed_ranges_read_as_zeros),
+		EVERYWHERE(what_was_reserved_stays_so),
 		EVERYWHERE(one_process_at_a_time),
 		EVERYWHERE(a_file_opened_late_works),
 		EVERYWHERE(errors_are_told),

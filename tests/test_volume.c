@@ -18,6 +18,8 @@
 static int fallocate_err;
 static unsigned held_count;
 static uint64_t held_bytes[8];
+static atomic_bool cancel;
+static unsigned cancel_at; /* the so many-th file that is given space */
 
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
@@ -29,6 +31,8 @@ int fallocate(int fd, int mode, off_t offset, off_t length)
 	}
 	assert_true(held_count < ARRAY_COUNT(held_bytes));
 	held_bytes[held_count++] = (uint64_t)length;
+	if (held_count == cancel_at)
+		atomic_store(&cancel, true);
 	return 0;
 }
 
@@ -107,10 +111,47 @@ static void test_space(void **state)
 	}
 }
 
+/* Wherever it is when it is told: it ceases, and nothing is left. */
+static void test_cancel(void **state)
+{
+	static const struct {
+		int number;
+		bool before; /* told before it begins */
+		unsigned at;
+		unsigned held; /* files that were given space */
+	} rows[] = {
+		{1, true, 0, 0},
+		{2, false, 1, 1}, /* the image of vol0, then its slots */
+		{3, false, 2, 2},
+		{4, false, 3, 3}, /* the journal, before its zeros */
+	};
+	fallocate_err = 0;
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		char root[] = "/tmp/casemate-volume-XXXXXX", directory[64], why[256];
+		assert_non_null(mkdtemp(root));
+		snprintf(directory, sizeof directory, "%s/0", root);
+		held_count = 0;
+		cancel_at = rows[i].at;
+		atomic_store(&cancel, rows[i].before);
+		int result = volume_store_format(&group,
+						 &(struct volume_store){.directory = directory,
+									.set = {{1}},
+									.incarnation = 2,
+									.cancel = &cancel},
+						 why, sizeof why);
+		if (result != -ECANCELED || held_count != rows[i].held || entries(directory))
+			fail_msg("row %d: %d \"%s\", %u held", rows[i].number, result, why,
+				 held_count);
+		remove_all(root);
+	}
+	cancel_at = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_space),
+		cmocka_unit_test(test_cancel),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

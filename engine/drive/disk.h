@@ -10,6 +10,10 @@ struct disk;
 /* gives; NULL with errno. entries: operations in flight at most. */
 struct disk *disk_new(unsigned entries);
 void disk_free(struct disk *);
+/* How many operations can hang with their disks without holding up those of the others. With fewer
+ * than there are entries, disks that hang may slow down those that do not; 0: as the kernel likes.
+ */
+unsigned disk_workers(const struct disk *);
 
 enum { DISK_FILES_MAX = 1024 };
 /* Opens for direct I/O where the file system has it (else buffered, *buffered set: the caller says
@@ -19,6 +23,9 @@ enum { DISK_FILES_MAX = 1024 };
  * later. */
 int disk_file_open(struct disk *, const char *path, uint64_t size, bool *buffered);
 void disk_file_close(struct disk *, uint16_t file);
+/* Whether it is a regular file that had all its space when it was opened: then a discard takes none
+ * of it away, and a later write finds room. */
+bool disk_file_is_reserved(const struct disk *, uint16_t file);
 /* The descriptor, for fstat by the control thread. */
 int disk_file_descriptor(const struct disk *, uint16_t file);
 

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 10000 };
+enum { LOCK_TRIES = 20, LOCK_PAUSE_US = 10000, STAT_BLOCK_BYTES = 512 };
 
 static bool direct_works(int descriptor)
 {
@@ -77,8 +77,8 @@ int disk_descriptor_open(const char *path, uint64_t size, bool *buffered)
 	return result;
 }
 
-/* Known to be so: their direct writes end in generic_write_sync or iomap's own, on completion. */
-bool disk_descriptor_has_dsync(int descriptor)
+/* Those that are known to do what io_uring asks of them. */
+static bool is_known(int descriptor)
 {
 	static const unsigned long known[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
 					      F2FS_SUPER_MAGIC, TMPFS_MAGIC};
@@ -92,6 +92,33 @@ bool disk_descriptor_has_dsync(int descriptor)
 		if ((unsigned long)system.f_type == known[i])
 			return true;
 	return false;
+}
+
+/* Their direct writes end in generic_write_sync or iomap's own, on completion. */
+bool disk_descriptor_has_dsync(int descriptor)
+{
+	return is_known(descriptor);
+}
+
+bool disk_descriptor_has_nowait(int descriptor)
+{
+	return is_known(descriptor);
+}
+
+bool disk_descriptor_is_reserved(int descriptor)
+{
+	struct stat status;
+	if (fstat(descriptor, &status) < 0 || !S_ISREG(status.st_mode))
+		return false;
+	return (uint64_t)status.st_blocks * STAT_BLOCK_BYTES >= (uint64_t)status.st_size;
+}
+
+uint64_t disk_descriptor_disk(int descriptor)
+{
+	struct stat status;
+	if (fstat(descriptor, &status) < 0)
+		return 0;
+	return S_ISBLK(status.st_mode) ? status.st_rdev : status.st_dev;
 }
 
 void disk_descriptor_close(int descriptor)

@@ -15,11 +15,18 @@
  * it is a write and then a sync, in the same slot.
  *
  * Life of an operation: waiting list -> slot + SQE -> (again ->)* completion. Slots bound what is
- * in flight, and the completion queue has room for all slots and as many guests. */
+ * in flight, and the completion queue has room for all slots and as many guests.
+ *
+ * A disk that hangs keeps what it was given, and nobody else may wait for that. So the slots are
+ * shared by the disks (disk_share.h); and what the kernel cannot finish at once (every sync, and
+ * much else on some file systems) waits in a worker of the kernel, of which there may be as many as
+ * there are slots. Such a worker is made when all others sleep, and goes when it was idle for 5 s.
+ */
 #include "disk.h"
 
 #include "compat.h"
 #include "disk_descriptor.h"
+#include "disk_share.h"
 
 #include <liburing.h>
 
@@ -29,6 +36,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +46,8 @@ enum {
 	ZEROS_BYTES = 1 << 20, /* written over and over where the file system cannot zero */
 	AGAIN_MAX = 1 << 16,   /* tries in vain of one operation before its error is believed */
 	MEMORY_SLICES = 16,    /* registered buffers */
+	WORKER_BYTES = 32 << 10,
+	WORKERS_MEMORY_PART = 64, /* of the machine's memory, if all hang */
 };
 #define SLICE_BYTES GIB /* the kernel takes at most this much per registered buffer */
 
@@ -54,8 +64,11 @@ struct slot {
 
 struct file {
 	int descriptor; /* -1: free */
+	unsigned share; /* of its disk */
 	bool registered;
 	bool has_dsync;
+	bool has_nowait;
+	bool reserved;
 };
 
 struct disk {
@@ -64,10 +77,10 @@ struct disk {
 	bool files_registered;
 	unsigned entries;
 	unsigned in_flight; /* slots taken + waiting */
-	unsigned slots_taken;
 	struct slot *slot, *free_slot;
 	struct slot *again, **again_tail;
-	struct io_list waiting;
+	struct disk_share share; /* with what waits */
+	unsigned workers;
 	struct file file[DISK_FILES_MAX];
 	struct iovec slice[MEMORY_SLICES];
 	unsigned slice_count;
@@ -105,6 +118,30 @@ static bool ring_can(struct disk *disk)
 	       (disk->ring.features & IORING_FEAT_EXT_ARG);
 }
 
+/* Workers take memory of the kernel (a stack of 16 KiB and what belongs to it) and count among the
+ * threads of our user: neither is ours alone. */
+static unsigned workers_wanted(unsigned slots)
+{
+	struct rlimit threads;
+	uint64_t memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t most = min_u64(slots, memory / WORKERS_MEMORY_PART / WORKER_BYTES);
+	if (getrlimit(RLIMIT_NPROC, &threads) == 0 && threads.rlim_cur != RLIM_INFINITY)
+		most = min_u64(most, threads.rlim_cur / 2);
+	return (unsigned)most;
+}
+
+/* The kernel's own limit is four per CPU. All our files are what it calls bounded: regular files
+ * and block devices; client sockets need no worker. Kernel 5.15 on. */
+static unsigned workers_allow(struct disk *disk)
+{
+	unsigned now[2] = {0, 0}, limit[2] = {workers_wanted(disk->entries), 0};
+	if (io_uring_register_iowq_max_workers(&disk->ring, now) < 0)
+		return 0;
+	if (limit[0] <= now[0] || io_uring_register_iowq_max_workers(&disk->ring, limit) < 0)
+		return now[0];
+	return workers_wanted(disk->entries);
+}
+
 static void slots_init(struct disk *disk)
 {
 	for (unsigned i = disk->entries; i-- > 0;) {
@@ -114,6 +151,7 @@ static void slots_init(struct disk *disk)
 	disk->again_tail = &disk->again;
 	for (unsigned i = 0; i < DISK_FILES_MAX; i++)
 		disk->file[i].descriptor = -1;
+	disk_share_init(&disk->share, disk->entries);
 }
 
 struct disk *disk_new(unsigned entries)
@@ -141,6 +179,7 @@ struct disk *disk_new(unsigned entries)
 	if (!ring_can(disk))
 		goto not_able;
 	disk->files_registered = io_uring_register_files_sparse(&disk->ring, DISK_FILES_MAX) == 0;
+	disk->workers = workers_allow(disk);
 	return disk;
 
 not_able:
@@ -214,8 +253,13 @@ int disk_file_open(struct disk *disk, const char *path, uint64_t size, bool *buf
 	int descriptor = disk_descriptor_open(path, size, buffered);
 	if (descriptor < 0)
 		return descriptor;
-	disk->file[number] = (struct file){.descriptor = descriptor,
-					   .has_dsync = disk_descriptor_has_dsync(descriptor)};
+	disk->file[number] = (struct file){
+		.descriptor = descriptor,
+		.share = disk_share_open(&disk->share, disk_descriptor_disk(descriptor)),
+		.has_dsync = disk_descriptor_has_dsync(descriptor),
+		.has_nowait = disk_descriptor_has_nowait(descriptor),
+		.reserved = disk_descriptor_is_reserved(descriptor),
+	};
 	if (disk->files_registered)
 		disk->file[number].registered =
 			io_uring_register_files_update(&disk->ring, number, &descriptor, 1) == 1;
@@ -229,8 +273,15 @@ void disk_file_close(struct disk *disk, uint16_t number)
 	int none = -1;
 	if (file->registered)
 		io_uring_register_files_update(&disk->ring, number, &none, 1);
+	disk_share_close(&disk->share, file->share);
 	disk_descriptor_close(file->descriptor);
 	*file = (struct file){.descriptor = -1};
+}
+
+bool disk_file_is_reserved(const struct disk *disk, uint16_t number)
+{
+	must(number < DISK_FILES_MAX, "the file number was given by disk_file_open");
+	return disk->file[number].reserved;
 }
 
 int disk_file_descriptor(const struct disk *disk, uint16_t number)
@@ -343,20 +394,22 @@ static void prepare_transfer(struct disk *disk, struct slot *slot, struct io_uri
 		sqe->rw_flags = RWF_DSYNC;
 }
 
+/* docs/operations.md "the device": what had all its space keeps it. Where the file system cannot do
+ * that (tmpfs), zeros are written: slower, and nothing else is lost. */
 static void prepare_range(struct disk *disk, struct slot *slot, struct io_uring_sqe *sqe)
 {
 	const struct io *io = slot->io;
 	int descriptor = disk->file[io->file].descriptor;
+	bool punch = io->kind == IO_DISCARD && !disk->file[io->file].reserved;
 	if (slot->writes_zeros)
 		io_uring_prep_write(sqe, descriptor, disk->zeros,
 				    (unsigned)min_u64(ZEROS_BYTES, io->length - slot->finished),
 				    io->offset + slot->finished);
 	else
-		io_uring_prep_fallocate(sqe, descriptor,
-					FALLOC_FL_KEEP_SIZE |
-						(io->kind == IO_DISCARD ? FALLOC_FL_PUNCH_HOLE
-									: FALLOC_FL_ZERO_RANGE),
-					(off_t)io->offset, (off_t)io->length);
+		io_uring_prep_fallocate(
+			sqe, descriptor,
+			FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+			(off_t)io->offset, (off_t)io->length);
 }
 
 static void slot_prepare(struct disk *disk, struct slot *slot, struct io_uring_sqe *sqe)
@@ -368,10 +421,12 @@ static void slot_prepare(struct disk *disk, struct slot *slot, struct io_uring_s
 		prepare_transfer(disk, slot, sqe);
 	else
 		prepare_range(disk, slot, sqe);
+	unsigned flags = file->has_nowait ? 0 : IOSQE_ASYNC;
 	if (file->registered) {
 		sqe->fd = slot->io->file;
-		io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
+		flags |= IOSQE_FIXED_FILE;
 	}
+	io_uring_sqe_set_flags(sqe, flags);
 	io_uring_sqe_set_data(sqe, slot);
 }
 
@@ -392,13 +447,18 @@ static struct slot *slot_next(struct disk *disk)
 			disk->again_tail = &disk->again;
 		return slot;
 	}
-	if (!disk->waiting.head || !disk->free_slot)
-		return NULL;
 	slot = disk->free_slot;
+	struct io *io = slot ? disk_share_next(&disk->share) : NULL;
+	if (!io)
+		return NULL;
 	disk->free_slot = slot->next;
-	disk->slots_taken++;
-	*slot = (struct slot){.io = io_list_pop(&disk->waiting)};
+	*slot = (struct slot){.io = io};
 	return slot;
+}
+
+static bool something_to_issue(const struct disk *disk)
+{
+	return disk->again || (disk->free_slot && disk_share_ready(&disk->share));
 }
 
 static void ring_submit(struct disk *disk)
@@ -413,7 +473,7 @@ static void ring_submit(struct disk *disk)
 
 static void disk_issue(struct disk *disk)
 {
-	while (disk->again || (disk->waiting.head && disk->free_slot)) {
+	while (something_to_issue(disk)) {
 		struct io_uring_sqe *sqe = sqe_take(disk);
 		if (!sqe)
 			break; /* guests fill the queue: next turn */
@@ -429,7 +489,7 @@ void disk_submit(struct disk *disk, struct io_list *list)
 	ring_enable(disk);
 	while ((io = io_list_pop(list))) {
 		io_check(disk, io);
-		io_list_push(&disk->waiting, io);
+		disk_share_wait(&disk->share, disk->file[io->file].share, io);
 		disk->in_flight++;
 		disk->counters.submitted++;
 	}
@@ -552,12 +612,12 @@ static bool take_completion(struct disk *disk, const struct io_uring_cqe *cqe,
 		slot_again(disk, slot);
 		return false;
 	}
+	disk_share_done(&disk->share, disk->file[slot->io->file].share);
 	*completion = (struct completion){.io = slot->io, .result = result};
 	disk->counters.failed += result < 0;
 	slot->io = NULL;
 	slot->next = disk->free_slot;
 	disk->free_slot = slot;
-	disk->slots_taken--;
 	disk->in_flight--;
 	return true;
 }
@@ -572,9 +632,14 @@ unsigned disk_reap(struct disk *disk, struct completion *completion, unsigned ma
 	for (unsigned i = 0; i < ready; i++)
 		count += take_completion(disk, cqe[i], &completion[count]);
 	io_uring_cq_advance(&disk->ring, ready);
-	if (disk->again || !disk->wake_armed || (disk->waiting.head && disk->free_slot))
+	if (!disk->wake_armed || something_to_issue(disk))
 		disk_issue(disk);
 	return count;
+}
+
+unsigned disk_workers(const struct disk *disk)
+{
+	return disk->workers;
 }
 
 unsigned disk_in_flight(const struct disk *disk)

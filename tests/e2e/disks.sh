@@ -24,13 +24,13 @@ rebuilt() {
   rebuild "$1" && within 30 store_serves "$1" && synced && floors_meet
 }
 write_at() { # write_at MIB PATTERN: 4 MiB, acknowledged
-  qemu-io -f raw -c "write -P $2 ${1}M 4M" -c flush "${P[primary_nbd]}" | grep -q ' ops;'
+  timeout 60 qemu-io -f raw -c "write -P $2 ${1}M 4M" -c flush "${P[primary_nbd]}" | grep -q ' ops;'
 }
 lines() { # lines NODE PATTERN: how many of its log say so
   log_of "$1" | grep -cE -- "$2"
 }
 
-# ---- a disk that does as it is told: $failing/NAME/{sync,write,read} make it fail ----
+# ---- a disk that does as it is told: $failing/NAME/{sync,write,read} make it fail, hang hang ----
 
 failing=$work/failing
 
@@ -54,7 +54,8 @@ disk_script() { # disk_script sync|write|read
 
 disk_fails() { # disk_fails NAME FILE: from now on FILE lies on such a disk
   local disk=$failing/$1 at
-  at="cd $disk;"
+  # Not for ever: a daemon that waits for a disk cannot be killed.
+  at="cd $disk; n=0; while [ -e hang ] && [ \$((n += 1)) -lt 1500 ]; do sleep 0.1; done;"
   mkdir -p "$disk/seen"
   cp "$2" "$disk/file"
   cp "$2" "$disk/good"
@@ -154,6 +155,33 @@ ctl vault scrub vol0 >/dev/null 2>&1
 equal 'nothing is left to repair' '0 0' \
   "$(ctl vault --json scrub vol0 | jq -r '"\(.bad) \(.blocks_lost)"')"
 
+# ---- a disk that hangs ----
+
+let_go() { rm -f "$failing"/*/hang; }
+hang_on() { disk_fails hang-image "$stores/4/image-vol0" && disk_fails hang "$stores/4/journal"; }
+let_off() {
+  disk_good hang "$stores/4/journal" && disk_good hang-image "$stores/4/image-vol0"
+}
+check 'store 4 on disks that obey' vault_with hang_on
+check 'it serves' within 20 store_serves 4
+within 30 replicates
+check 'all floors meet' synced
+touch "$failing/hang/hang" "$failing/hang-image/hang"
+hangs_since=$SECONDS
+check 'its disks hang: writes are acknowledged' write_at 36 10
+ctl vault scrub vol0 >/dev/null 2>&1 &
+pids+=($!)
+# Twice as long as a store is waited for, and more: none of the others looks as if it hung.
+on_for_long() { write_at 40 11 && [ $((SECONDS - hangs_since)) -ge 25 ]; }
+check 'acknowledgements go on for long' within 60 on_for_long
+let_go
+check 'the store is out' within 10 store_out 4
+equal 'with one line' 1 "$(lines vault 'store 4 is out \(errno')"
+equal 'and no other store is' 0 "$(lines vault 'store [01235] is out \(errno 110')"
+check 'the disk is replaced' vault_with let_off
+within 30 replicates
+check 'the store is rebuilt' rebuilt 4
+
 # ---- full ----
 
 mkdir "$work/small"
@@ -173,6 +201,66 @@ off_small() { unmount "$stores/5" && rmdir "$stores/5" && mv "$work/away" "$stor
 check 'the old disk is back' vault_with off_small
 within 30 replicates
 within 10 store_serves 5 || check 'store 5 is rebuilt' rebuilt 5
+
+# ---- a disk that is slow ----
+
+need mkfs.ext4
+slow=$failing/slow
+slow_up() { # its file system is made at full speed
+  mkdir -p "$slow/seen" "$work/slow"
+  echo 10G >"$slow/rate"
+  nbdkit -U "$slow/socket" -P "$slow/nbdkit.pid" --filter=rate memory 64M \
+    rate-file="$slow/rate" || return 1
+  nbdfuse "$slow/seen/file" "nbd+unix://?socket=$slow/socket" >/dev/null 2>&1 &
+  within 10 test -f "$slow/seen/file" || return 1
+  loop=$(losetup --find --show --direct-io=on "$slow/seen/file") || return 1
+  mkfs.ext4 -q -O ^has_journal -E nodiscard "$loop"
+  mv "$stores/5" "$work/away" && mkdir "$stores/5" && mount "$loop" "$stores/5"
+}
+slow_off() {
+  unmount "$stores/5" && losetup -d "$loop" && loop= && unmount "$slow/seen" &&
+    rmdir "$stores/5" && mv "$work/away" "$stores/5"
+}
+rebuilds_begun() { lines vault 'store 5: its files are being made'; }
+begins() { [ "$(rebuilds_begun)" -gt "$begun" ]; }
+status_answers() { # whatever it says: a store is out
+  local out
+  out=$(timeout 15 "$casemate" --socket "${P[vault_ctl]}" --json status)
+  jq -e '.groups[0].stores[5].state == "absent"' <<<"$out"
+}
+vault_gone() { ! kill -0 "$vault_pid" 2>/dev/null; }
+
+# Not by check, which runs it in a shell of its own: it sets loop.
+pair kill "${P[dir]}" vault
+slow_up || give_up 'store 5 on a disk that can be slow'
+check 'store 5 on a disk that can be slow' pair start "${P[dir]}" vault
+within 30 replicates
+within 10 opened
+begun=$(rebuilds_begun)
+echo 4M >"$slow/rate" # bits: half a minute for the journal
+ctl vault store rebuild vol0 5 >"$work/slow.out" 2>&1 &
+rebuilding=$!
+check 'a rebuild begins' within 5 begins
+check 'the daemon answers' status_answers
+check 'and again' status_answers
+check 'while files are made' kill -0 "$rebuilding"
+check 'the others go on' write_at 48 13
+refused 'a second one is told to wait' 'under way' ctl vault store rebuild vol0 5
+vault_pid=$(cat "${P[dir]}/vault/pid")
+kill -TERM "$vault_pid"
+check 'asked to stop, it stops' within_exactly 15 vault_gone
+equal 'half-made files are gone' 'lost+found' "$(ls "$stores/5")"
+wait "$rebuilding"
+says 'the command is told' 'does not answer' "$(cat "$work/slow.out")"
+echo 10G >"$slow/rate"
+check 'the vault starts again' pair start "${P[dir]}" vault
+within 30 replicates
+check 'store 5 is rebuilt there' rebuilt 5
+pair kill "${P[dir]}" vault
+slow_off || give_up 'the old disk is back'
+check 'the old disk is back' pair start "${P[dir]}" vault
+within 30 replicates
+check 'store 5 is rebuilt' rebuilt 5
 
 # ---- the device of the primary dies ----
 

@@ -69,6 +69,37 @@ else
   skip 'a file system that holds no space' 'no mounts'
 fi
 
+# ---- so has the device, unless it was given without ----
+device_bytes() { # device_bytes: that it holds
+  stat -c '%b * %B' "${P[device]}" | { read -r sum && echo $((sum)); }
+}
+whole() { # whole: it holds as many as it has
+  [ "$(device_bytes)" -ge "$(stat -c %s "${P[device]}")" ]
+}
+write_and_discard() { # write_and_discard PATTERN
+  qemu-io -f raw -c "write -P $1 0 16M" -c flush -c 'discard 0 16M' -c flush \
+    -c 'read -P 0 0 16M' "${P[primary_nbd]}"
+}
+check 'the device has its space' whole
+check 'written, discarded, and zeros' write_and_discard 20
+check 'the device has its space still' whole
+refused 'nothing is said of it' '^$' grep 'is sparse' "${P[dir]}/primary/log"
+pair kill "${P[dir]}" primary
+fallocate --punch-hole --offset 0 --length 32MiB "${P[device]}"
+thin=$(device_bytes)
+check 'started with one that has less' pair start "${P[dir]}" primary
+within 30 replicates
+says 'that is said' 'vol0: device .* is sparse' "$(log_of primary)"
+check 'written, discarded, and zeros' write_and_discard 21
+check 'it gave the space back' test "$(device_bytes)" -le "$((thin + 1048576))"
+pair kill "${P[dir]}" primary
+fallocate --length 64MiB "${P[device]}"
+check 'its space is had again' pair start "${P[dir]}" primary
+within 30 replicates
+check 'written, discarded, and zeros' write_and_discard 22
+check 'and kept' whole
+same 'the same is served'
+
 # ---- deleted under a running vault ----
 check 'written' write_some 0
 rm -r "$stores/3"
