@@ -18,7 +18,7 @@ enum io_kind {
 	IO_WRITE,	  /* completed = handed over; durable only after a later IO_SYNC */
 	IO_WRITE_DURABLE, /* completed = durable: one RWF_DSYNC write, or write + fdatasync */
 	IO_SYNC,    /* fdatasync of the file: covers what completed before this was submitted */
-	IO_DISCARD, /* the range reads as zeros and holds no space (punch hole, size kept) */
+	IO_DISCARD, /* the range reads as zeros and holds no space, where the file was sparse */
 	IO_ZERO,    /* the range reads as zeros and keeps its space */
 };
 
