@@ -56,8 +56,9 @@ int cli_config_check(struct cli *cli)
 					 (int)config->group_count, "paths",
 					 (int)config->path_count));
 	else
-		printf("%s: good: %u groups, %u paths\n", config_file(cli), config->group_count,
-		       config->path_count);
+		printf("%s: good: %u group%s, %u path%s\n", config_file(cli), config->group_count,
+		       config->group_count == 1 ? "" : "s", config->path_count,
+		       config->path_count == 1 ? "" : "s");
 	config_free(config);
 	return CLI_OK;
 }

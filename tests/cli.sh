@@ -71,8 +71,10 @@ expect_json 2 False 'j["code"] == 2' statsu
 expect 0 '^# .*one file' config example
 "$casemate" config example >good.yaml
 sed 's/vault: b/vault: c/; s/window:/windwo:/' good.yaml >bad.yaml
-expect 0 'good: 1 groups, 2 paths' config check good.yaml
-expect 0 'good: 1 groups' --config good.yaml config check
+expect 0 'good: 1 group, 2 paths$' config check good.yaml
+expect 0 'good: 1 group,' --config good.yaml config check
+awk '/^    - a:/ && second++ { cut = 1 } /^# what/ { cut = 0 } !cut' good.yaml >one.yaml
+expect 0 'good: 1 group, 1 path$' config check one.yaml
 expect 0 'quorum: 5' config show good.yaml
 expect 78 'bad.yaml:[0-9]+:[0-9]+: groups\[0\].vault: no site has the name "c"' \
   config check bad.yaml

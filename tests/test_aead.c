@@ -8,15 +8,13 @@
 
 #include <errno.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "bytes.h"
+#include "child.h"
 
 enum { TEXT_MAX = 80 * 1024, AAD_MAX = 10 * 1024, PIECES_MAX = 12 };
 
@@ -332,23 +330,6 @@ static void test_data_path_allocates_nothing(void **unused)
 		assert_int_equal(result, i % 2 ? -EBADMSG : 0);
 	}
 	assert_int_equal(allocations, before);
-}
-
-/* Runs the call in a child and tells whether it stopped at a broken rule. */
-static bool child_stops(void (*call)(void))
-{
-	fflush(NULL);
-	pid_t child = fork();
-	assert_true(child >= 0);
-	if (!child) {
-		signal(SIGABRT, SIG_DFL);
-		close(STDERR_FILENO);
-		call();
-		_exit(0);
-	}
-	int status;
-	assert_int_equal(waitpid(child, &status, 0), child);
-	return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
 }
 
 static void seal_with_key(bool wiped, size_t first_length)

@@ -339,6 +339,66 @@ static void test_far_ahead(void **state)
 	}
 }
 
+static int superblocks_hang(struct rig *rig, const struct io *io)
+{
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++)
+		if (io->file == rig->config.store[i].files.superblock)
+			return RIG_HANGS;
+	return 0;
+}
+
+static unsigned slots_taken(const struct vault *vault)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < vault->arriving_count; i++)
+		count += vault->arriving[i].phase != PHASE_FREE;
+	return count;
+}
+
+/* One span ends, and the next begins as far above it as may be: what was drawn up to there is on
+ * the stores, and the ring goes there in one turn, not lsn by lsn. */
+static void test_a_gap_is_passed_at_once(void **state)
+{
+	static const lsn_t gaps[] = {0, 1, 7, 1000, 1ull << 20, 1ull << 40};
+	for (unsigned row = 0; row < ARRAY_COUNT(gaps); row++) {
+		struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+		struct vault *vault = rig->vault;
+		struct command command;
+		rig_write_some(rig, 20);
+		struct wire_open open = {.span = rig->span};
+		open.span.id.bytes[5] = 9;
+		open.span.parent = rig->span.id;
+		open.span.parent_last = rig->lsn;
+		rig_write(rig, 0, 1, RECORD_DATA, 0x0f); /* too few columns: it never counts */
+		assert_int_equal(slots_taken(vault), 1);
+		open.span.first = vault->highest + gaps[row] + (gaps[row] < 1ull << 40);
+		rig->fate = superblocks_hang;
+		vault_open_received(vault, &open, &rig->fx);
+		for (unsigned i = 0; i < 8; i++)
+			rig_turn(rig);
+		assert_int_equal(vault->meta.spans.count, 2);
+		assert_false(vault->span_accepted);
+		if (vault->complete != open.span.first - 1 || vault->base != vault->complete ||
+		    vault->head != vault->base || vault->received != vault->base)
+			fail_msg("row %u: the ring ends at %llu", row,
+				 (unsigned long long)vault->base);
+		assert_int_equal(slots_taken(vault), 0);
+		rig->fate = NULL;
+		rig_settle(rig);
+		assert_true(vault->span_accepted);
+		rig->span = open.span;
+		rig->lsn = open.span.first - 1;
+		rig_write(rig, 0, 1, RECORD_DATA, 0);
+		rig_write_some(rig, vault->arriving_count + 3); /* every slot, and again */
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		assert_int_equal(rig->vault->consistent, rig->lsn);
+		assert_int_equal(rig_promote(rig, &command, false), 0);
+		assert_int_equal(rig_compare(rig), 0);
+		rig_free(rig);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -350,6 +410,7 @@ int main(void)
 		cmocka_unit_test(test_initial_copy),
 		cmocka_unit_test(test_scrub_while_a_span_is_recorded),
 		cmocka_unit_test(test_far_ahead),
+		cmocka_unit_test(test_a_gap_is_passed_at_once),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "bytes.h"
+#include "child.h"
 #include "wire_examples.h"
 
 enum { MUTATIONS = 200000, DATAGRAM_BYTES_MAX = 1472 };
@@ -214,6 +215,47 @@ static void counts_have_their_bounds(void **state)
 			if (count == layout->count_max)
 				assert_int_equal(layout->most, length);
 		}
+	}
+}
+
+/* Sets the count of a message that has one. */
+static void count_set(enum wire_type type, union message *m, unsigned count)
+{
+	if (type == WIRE_HELLO)
+		m->hello.volume_count = (uint8_t)count;
+	else if (type == WIRE_POINTS)
+		m->points.nack_count = (uint8_t)count;
+	else
+		m->tags.count = (uint8_t)count;
+}
+
+static enum wire_type counted_type;
+static unsigned counted;
+
+static void encode_counted(void)
+{
+	static uint8_t out[WIRE_TEXT_BYTES_MAX];
+	static union message m;
+	count_set(counted_type, &m, counted);
+	encode(counted_type, &m, out);
+}
+
+/* More than a format has room for, we do not say: not even where the text itself would have it. */
+static void we_say_no_more_than_the_bounds(void **state)
+{
+	static const struct {
+		enum wire_type type;
+		unsigned most;
+	} rows[] = {
+		{WIRE_HELLO, VOLUMES_PER_GROUP_MAX},
+		{WIRE_POINTS, WIRE_NACKS_MAX},
+		{WIRE_TAGS, WIRE_TAGS_MAX},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		counted_type = rows[i].type;
+		for (counted = rows[i].most - 1; counted <= rows[i].most + 1; counted++)
+			if (child_stops(encode_counted) != (counted > rows[i].most))
+				fail_msg("row %u: a count of %u", i, counted);
 	}
 }
 
@@ -508,6 +550,7 @@ int main(void)
 		cmocka_unit_test(shards_are_read_whole),
 		cmocka_unit_test(other_lengths_and_types_are_refused),
 		cmocka_unit_test(counts_have_their_bounds),
+		cmocka_unit_test(we_say_no_more_than_the_bounds),
 		cmocka_unit_test(values_have_their_bounds),
 		cmocka_unit_test(mutated_texts_are_refused_or_come_back),
 		cmocka_unit_test(header_is_as_documented),

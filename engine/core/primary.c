@@ -27,8 +27,6 @@ void primary_enter(struct primary *primary, enum primary_state state, struct eff
 		effects_note(fx, NOTE_INFO, primary_subject(primary),
 			     "replicating from lsn %llu, generation %llu",
 			     NOTE_NUMBERS(primary->lsn_next, primary->generation, 0));
-	if (state == PRIMARY_GREETING)
-		primary->greeting++;
 	primary->state = (uint8_t)state;
 	primary->state_since = fx->now;
 	primary->asked_at = 0;
@@ -246,6 +244,15 @@ unsigned primary_request_room(const struct primary *primary)
 }
 
 /* ---- greeting ---- */
+/* A greeting that takes the place of an unanswered one has a number of its own too: a STATE that is
+ * late tells of a vault as it was before. */
+static void primary_greet(struct primary *primary, struct effects *fx)
+{
+	primary->greeting++;
+	primary_enter(primary, PRIMARY_GREETING, fx);
+	primary->asked_at = 0;
+}
+
 static void say_hello(struct primary *primary, struct effects *fx)
 {
 	const struct intent_identity *identity = intent_identity_of(primary->intent);
@@ -421,7 +428,7 @@ void primary_opened_received(struct primary *primary, const struct wire_opened *
 	if (opened->result == -ESTALE) {
 		/* A newer generation, or points that moved meanwhile: the answer to a hello tells.
 		 */
-		primary_enter(primary, PRIMARY_GREETING, fx);
+		primary_greet(primary, fx);
 		primary->asked_at = fx->now;
 		return;
 	}
@@ -506,7 +513,7 @@ static void primary_meet(struct primary *primary, struct effects *fx)
 	primary->met_at = link->linked_since;
 	primary->span_open = false;
 	primary->credit = 0;
-	primary_enter(primary, PRIMARY_GREETING, fx);
+	primary_greet(primary, fx);
 }
 
 /* Protected means: what is acknowledged now reaches the vault. The change is dated. */

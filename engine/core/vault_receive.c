@@ -467,21 +467,31 @@ ns_t receive_reorder_ns(const struct vault *vault)
 	return max_u64(link_round_trip_ns(&vault->tools->link) / 8, reorder_min_ns);
 }
 
+static void base_move(struct vault *vault, lsn_t base)
+{
+	vault->base = base;
+	vault->received = max_u64(vault->received, base);
+	vault->head = max_u64(vault->head, base);
+	vault->points_changed = true;
+}
+
 /* Done with in memory is what every store has taken, and, after a restart, what k stores held
- * already: the rest of the stores get that from their peers. */
+ * already: the rest of the stores get that from their peers. Beyond the head no slot is in use: up
+ * to what is held, maybe far away in another span, it is one step. */
 static void base_advance(struct vault *vault)
 {
-	while (vault->base < max_u64(vault->received, vault->complete)) {
-		struct arriving *slot = slot_of(vault, vault->base + 1);
-		bool held = vault->base + 1 <= vault->complete && slot->phase <= PHASE_ARRIVING;
+	must(vault->head - vault->base < vault->arriving_count, "the head is inside the ring");
+	while (vault->base < vault->head) {
+		lsn_t lsn = vault->base + 1;
+		struct arriving *slot = slot_of(vault, lsn);
+		bool held = lsn <= vault->complete && slot->phase <= PHASE_ARRIVING;
 		if (slot->phase != PHASE_STORED && !held)
 			return;
 		slot_clear(slot);
-		vault->base++;
-		vault->received = max_u64(vault->received, vault->base);
-		vault->head = max_u64(vault->head, vault->base);
-		vault->points_changed = true;
+		base_move(vault, lsn);
 	}
+	if (vault->base < vault->complete)
+		base_move(vault, vault->complete);
 }
 
 /* Those that have all n columns, or have waited long enough for the rest. */

@@ -234,7 +234,7 @@ int wire_alive_decode(struct wire_alive *alive, const uint8_t *text, uint32_t le
 
 uint32_t wire_hello_encode(const struct wire_hello *hello, uint8_t *out)
 {
-	must(hello->volume_count <= VOLUMES_PER_GROUP_MAX, "a group has so many volumes");
+	must(hello->volume_count <= VOLUMES_PER_GROUP_MAX, "a group has eight volumes at most");
 	struct cursor c = writer(out, WIRE_HELLO);
 	write_u8(&c, hello->group);
 	write_copy(&c, hello->name, NAME_BYTES_MAX);
@@ -377,7 +377,7 @@ int wire_head_decode(struct wire_head *head, const uint8_t *text, uint32_t lengt
 
 uint32_t wire_points_encode(const struct wire_points *points, uint8_t *out)
 {
-	must(points->nack_count <= WIRE_NACKS_MAX, "a message asks for so many");
+	must(points->nack_count <= WIRE_NACKS_MAX, "points name so many missing records");
 	struct cursor c = writer(out, WIRE_POINTS);
 	write_u8(&c, points->group);
 	write_copy(&c, points->span.bytes, UUID_BYTES);
@@ -440,7 +440,7 @@ int wire_compare_decode(struct wire_compare *compare, const uint8_t *text, uint3
 
 uint32_t wire_tags_encode(const struct wire_tags *tags, uint8_t *out)
 {
-	must(tags->count <= WIRE_TAGS_MAX, "a message answers for so many");
+	must(tags->count <= WIRE_TAGS_MAX, "an answer has so many tags");
 	struct cursor c = writer(out, WIRE_TAGS);
 	write_u8(&c, tags->group);
 	write_u8(&c, tags->volume);
