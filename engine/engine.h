@@ -90,6 +90,8 @@ int files_open(struct engine *);
 int files_open_store(struct engine *, unsigned group, unsigned index, struct store_files *,
 		     char *why, size_t why_bytes);
 void files_close_store(struct engine *, unsigned group, const struct store_files *);
+/* Whether the lane has files to close yet: nothing may be opened. */
+bool files_closing(const struct engine *);
 /* The core is done with this store: its files are closed, so that their space is free once they
  * have no name. 0; -ETIMEDOUT with why: the lane does not turn. */
 int files_give_up_store(struct engine *, unsigned group, unsigned index, char *why,

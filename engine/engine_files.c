@@ -244,6 +244,11 @@ void files_lane_turn(struct engine *engine)
 	atomic_store_explicit(&engine->closing.count, 0, memory_order_release);
 }
 
+bool files_closing(const struct engine *engine)
+{
+	return atomic_load_explicit(&engine->closing.count, memory_order_acquire) > 0;
+}
+
 /* Nothing is opened meanwhile: the numbers of files are the lane's until it has closed them. */
 static bool lane_has_closed(struct engine *engine)
 {

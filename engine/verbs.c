@@ -313,7 +313,7 @@ static void rebuild_look(struct engine *engine, struct verb *verb)
 	const char *group = engine->config->group[verb->group].name;
 	struct engine_store *slot = &engine->store[verb->group][verb->command.store];
 
-	if (!renewal_done(engine, verb->group)) {
+	if (!renewal_done(engine, verb->group) || files_closing(engine)) {
 		verb_wait(engine, verb);
 		return;
 	}

@@ -437,6 +437,14 @@ static void slot_again(struct disk *disk, struct slot *slot)
 	disk->again_tail = &slot->next;
 }
 
+static void slot_first(struct disk *disk, struct slot *slot)
+{
+	slot->next = disk->again;
+	if (!disk->again)
+		disk->again_tail = &slot->next;
+	disk->again = slot;
+}
+
 /* Those to be issued again come first: they are the oldest. */
 static struct slot *slot_next(struct disk *disk)
 {
@@ -473,11 +481,15 @@ static void ring_submit(struct disk *disk)
 
 static void disk_issue(struct disk *disk)
 {
-	while (something_to_issue(disk)) {
+	struct slot *slot;
+	/* The slot first: what a disk's share is may change at any time. */
+	while ((slot = slot_next(disk))) {
 		struct io_uring_sqe *sqe = sqe_take(disk);
-		if (!sqe)
-			break; /* guests fill the queue: next turn */
-		slot_prepare(disk, slot_next(disk), sqe);
+		if (!sqe) {
+			slot_first(disk, slot); /* guests fill the queue: next turn */
+			break;
+		}
+		slot_prepare(disk, slot, sqe);
 	}
 	wake_arm(disk);
 	ring_submit(disk);
