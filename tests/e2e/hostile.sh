@@ -44,6 +44,14 @@ rose() { # rose WHAT NODE JQ-EXPRESSION [LEAST]: a counter, by so much
 
 sent() { sed -n "s/^$1 //p" "$work/attack"; } # how many frames of this kind
 
+taken_up() { # taken_up NODE: words of handshakes have come to whom they are for
+  local kind before now
+  for kind in malformed unknown version; do
+    read -r before now <<<"$(counter "$1" ".handshake.$kind")"
+    [ $((now - before)) -ge 16 ] || return 1
+  done
+}
+
 attacked() { # attacked NODE FROM: datagrams that came to NODE, sent again by FROM's side
   local node=$1 from=$2
   check "$node: real datagrams are captured" within_space "$node" \
@@ -51,6 +59,11 @@ attacked() { # attacked NODE FROM: datagrams that came to NODE, sent again by FR
   ctl "$node" --json status >"$work/before.$node"
   within_space "$from" "$here/intruder.py" attack path0 "$work/captured" \
     >"$work/attack" 2>&1 || not_ok "$node: attacked" "$(cat "$work/attack")"
+  # A machine that does not get to its rings for a moment loses all that comes in it.
+  for _ in 1 2 3 4; do
+    if taken_up "$node"; then break; fi
+    within_space "$from" "$here/intruder.py" attack path0 "$work/captured" >"$work/attack" 2>&1
+  done
   # Rings that are full lose some on the way, as they lose others.
   rose "$node: replayed" "$node" '.paths[0].rx_replayed' $(($(sent replayed) / 2))
   rose "$node: forged and flipped" "$node" '.paths[0].rx_bad' $(($(sent forged) / 2))
