@@ -555,6 +555,111 @@ static void test_behind(void **state)
 	}
 }
 
+static bool peers_hold, writes_hold, images_hold;
+static int held(struct rig *rig, const struct io *io)
+{
+	bool old = io->file < RIG_FILES / 2, reads = io->kind == IO_READ && old;
+	unsigned part = io->file % RIG_FILES_PER_STORE;
+	if (writes_hold && io->kind == IO_WRITE_DURABLE &&
+	    io->file == rig->config.store[3].files.journal)
+		return RIG_HANGS;
+	if (images_hold && reads && part >= 2 && part < 4)
+		return rig->turns % 9000 ? RIG_HANGS : 0;
+	return peers_hold && reads && part < 2 ? RIG_HANGS : 0;
+}
+
+static void begin_held(struct rig *rig, struct command *command)
+{
+	assert_int_equal(prepare(rig, command, 4), 0);
+	format(rig, command);
+	command->result = 1;
+	rig->fate = held;
+	peers_hold = true;
+	writes_hold = images_hold = false;
+	effects_init(&rig->fx, rig->now, 0);
+	vault_command(rig->vault, command, &rig->fx);
+	while (!rebuild_fills(rig->vault, 4))
+		rig_turn(rig);
+}
+
+/* It goes into service while records above its goal are still lacking, and others are on their way
+ * from memory to another store. */
+static void test_into_service_behind(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, 4 * SEGMENT);
+	struct command command;
+	lose(rig, 4);
+	for (unsigned i = 0; i < 300; i++)
+		rig_write(rig, 0, i % 48, RECORD_DATA, 0);
+	rig_settle(rig);
+	begin_held(rig, &command);
+	lsn_t goal = rig->vault->rebuild.goal;
+	for (uint64_t i = 0, gaps = 0; gaps < 80; i++) {
+		const struct ranges *has = store_held(rig->vault->store[4].store);
+		assert_true(i < 2000);
+		rig_write(rig, 0, i % 48, RECORD_DATA, 0);
+		if (rig->lsn > goal + 20)
+			gaps = rig->lsn - 20 - goal -
+			       ranges_count(has, goal + 1, rig->lsn - 20 + 1);
+	}
+	writes_hold = true;
+	for (unsigned i = 0; i < 20; i++)
+		rig_write(rig, 0, i % 48, RECORD_DATA, 0);
+	peers_hold = false;
+	for (unsigned i = 0; i < 2000; i++)
+		rig_turn(rig);
+	assert_int_equal(command.result, 0);
+	assert_true(rig->vault->store[4].in_service);
+	rig->fate = NULL;
+	rig_settle(rig);
+	assert_int_equal(rig->vault->store[4].floor, rig->lsn);
+	rig_free(rig);
+}
+
+/* A record that it cannot be given, or a disk that is full, does not hold the folds of all while
+ * its image is copied. */
+static void test_given_up_while_copied(void **state)
+{
+	static uint8_t shards[RIG_STORES_MAX * BLOCK_BYTES_MAX];
+	for (unsigned full = 0; full < 2; full++) {
+		struct rig *rig = rig_ready(four_two, 5, 4 * SEGMENT);
+		struct command command;
+		uint32_t bytes = rig_shard_bytes(rig, 0);
+		for (unsigned i = 0; !rig->vault->meta.fold_point; i++)
+			rig_write(rig, i % 2, i / 2 % (i % 2 ? 20 : 48), RECORD_DATA, 0);
+		rig_settle(rig);
+		lose(rig, 4);
+		for (unsigned i = 0; i < 300; i++)
+			rig_write(rig, 0, i % 4, RECORD_DATA, 0);
+		rig_settle(rig);
+		begin_held(rig, &command);
+		images_hold = true;
+		for (bool lacking = false; !lacking;) {
+			rig_write(rig, 0, rig->lsn % 4, RECORD_DATA, 0);
+			memcpy(shards, rig->shard, (size_t)RIG_STORES_MAX * bytes);
+			for (unsigned i = 0; i < 5; i++)
+				rig_turn(rig);
+			lacking =
+				!ranges_contains(store_held(rig->vault->store[4].store), rig->lsn);
+		}
+		for (unsigned i = 0; i < 2 && !full; i++)
+			assert_int_equal(rig_damage(rig, i, shards + i * bytes, bytes), 1);
+		rig->full_err = -ENOSPC;
+		rig->full = full ? 1u << 4 : 0;
+		peers_hold = false;
+		ns_t since = rig->now;
+		while (command.result == 1) {
+			assert_true(rig->now - since < 100 * NS_PER_S);
+			if (rig->lsn + 1 < rig->vault->base + rig->vault->arriving_count)
+				rig_write(rig, 0, rig->lsn % 4, RECORD_DATA, 0);
+			else
+				rig_turn(rig);
+		}
+		assert_int_equal(command.result, full ? -ENOSPC : -ENODATA);
+		rig_free(rig);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -571,6 +676,8 @@ int main(void)
 		cmocka_unit_test(test_no_room),
 		cmocka_unit_test(test_fold_that_does_not_end),
 		cmocka_unit_test(test_behind),
+		cmocka_unit_test(test_into_service_behind),
+		cmocka_unit_test(test_given_up_while_copied),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -311,6 +312,102 @@ static void test_scrub_while_a_span_is_recorded(void **state)
 	}
 }
 
+/* Superblocks as they are now, and back to them but for one store: a write that reached no other
+ * before the lights went out. */
+static struct rig_file superblock_kept[RIG_STORES_MAX];
+
+static void superblocks_keep(struct rig *rig)
+{
+	for (unsigned i = 0; i < RIG_STORES_MAX; i++) {
+		struct rig_file *file = rig_file(rig, rig->config.store[i].files.superblock);
+		superblock_kept[i] = (struct rig_file){malloc(file->length), file->length};
+		memcpy(superblock_kept[i].bytes, file->bytes, file->length);
+	}
+}
+
+static void superblocks_back(struct rig *rig, unsigned but)
+{
+	for (unsigned i = 0; i < RIG_STORES_MAX; i++) {
+		struct rig_file *file = rig_file(rig, rig->config.store[i].files.superblock);
+		if (i != but)
+			memcpy(file->bytes, superblock_kept[i].bytes, file->length);
+		free(superblock_kept[i].bytes);
+	}
+}
+
+/* A span, or the generation of a promotion, that reached one superblock only. That store is away
+ * while others acknowledge in a history without it, and then comes back: it knows less. */
+static void test_recorded_on_one_store(void **state)
+{
+	static const struct {
+		unsigned number, alone;
+		bool promotes, first_is_later;
+	} rows[] = {{1, 0, false, false}, {2, 5, false, true}, {3, 5, true, false}};
+	for (unsigned row = 0; row < ARRAY_COUNT(rows); row++) {
+		struct rig *rig = rig_ready(four_two, 5, 4 * SEGMENT);
+		unsigned alone = rows[row].alone;
+		struct command command;
+		rig_write_some(rig, 40);
+		lsn_t before = rig->lsn;
+		struct wire_head head = {.span = rig->span.id, .last = rig->lsn + 30};
+		if (rows[row].first_is_later)
+			vault_head_received(rig->vault, &head, &rig->fx);
+		rig_settle(rig);
+		rig_choose_span(rig);
+		struct wire_open open = {.span = rig->span};
+		superblocks_keep(rig);
+		if (rows[row].promotes) {
+			assert_int_equal(rig_promote(rig, &command, false), 0);
+		} else {
+			vault_open_received(rig->vault, &open, &rig->fx);
+			rig_turn(rig);
+		}
+		rig_stop(rig);
+		superblocks_back(rig, alone);
+		rig->lsn = before;
+		rig_start(rig, ALL & ~(1u << alone));
+		rig_choose_span(rig);
+		rig->span.id.bytes[7] = 0x77; /* drawn at random */
+		open.span = rig->span;
+		for (unsigned i = 0; i < 2; i++) {
+			vault_open_received(rig->vault, &open, &rig->fx);
+			rig_settle(rig);
+		}
+		assert_true(rig->vault->span_accepted);
+		rig_write_some(rig, 60);
+		assert_int_equal(rig->vault->acknowledged_durable, rig->lsn);
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		if (rig->vault->consistent != rig->lsn)
+			fail_msg("row %u: consistent %llu of %llu", rows[row].number,
+				 (unsigned long long)rig->vault->consistent,
+				 (unsigned long long)rig->lsn);
+		assert_int_equal(rig_promote(rig, &command, false), 0);
+		assert_int_equal(command.number[0], rig->lsn);
+		assert_int_equal(rig_compare(rig), 0);
+		rig_free(rig);
+	}
+}
+
+/* What a store missed of an initial copy that was broken off is void, but in its peers' images. */
+static void test_away_in_an_initial_copy(void **state)
+{
+	struct rig *rig = rig_new(four_two, 5, SEGMENT);
+	rig->config.window_bytes = 1;
+	rig->catch_up = true;
+	rig_start(rig, 0x1f);
+	rig_open_span(rig);
+	copy_some(rig, 700);
+	assert_true(rig->vault->meta.fold_point > 300);
+	rig_settle(rig);
+	rig_open_span(rig);
+	assert_true(vault_initial_copy(rig->vault));
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), 0x1f);
+	rig_free(rig);
+}
+
 /* One message cannot use up the lsns of a group. */
 static void test_far_ahead(void **state)
 {
@@ -378,14 +475,14 @@ static void test_a_gap_is_passed_at_once(void **state)
 			rig_turn(rig);
 		assert_int_equal(vault->meta.spans.count, 2);
 		assert_false(vault->span_accepted);
+		rig->fate = NULL;
+		rig_settle(rig);
+		assert_true(vault->span_accepted);
 		if (vault->complete != open.span.first - 1 || vault->base != vault->complete ||
 		    vault->head != vault->base || vault->received != vault->base)
 			fail_msg("row %u: the ring ends at %llu", row,
 				 (unsigned long long)vault->base);
 		assert_int_equal(slots_taken(vault), 0);
-		rig->fate = NULL;
-		rig_settle(rig);
-		assert_true(vault->span_accepted);
 		rig->span = open.span;
 		rig->lsn = open.span.first - 1;
 		rig_write(rig, 0, 1, RECORD_DATA, 0);
@@ -409,6 +506,8 @@ int main(void)
 		cmocka_unit_test(test_promote_with_half_a_catch_up),
 		cmocka_unit_test(test_initial_copy),
 		cmocka_unit_test(test_scrub_while_a_span_is_recorded),
+		cmocka_unit_test(test_recorded_on_one_store),
+		cmocka_unit_test(test_away_in_an_initial_copy),
 		cmocka_unit_test(test_far_ahead),
 		cmocka_unit_test(test_a_gap_is_passed_at_once),
 	};

@@ -64,7 +64,8 @@ struct disk_superblock {
 	uint8_t span[SPANS_MAX][SPAN_ENCODED_BYTES];
 	/* of each segment: what it holds up to this epoch is free */
 	uint64_t freed_epoch[STORE_SEGMENTS_MAX];
-	uint8_t reserved_b[3820];
+	uint64_t assembly; /* number of the vault's start that wrote it */
+	uint8_t reserved_b[3812];
 	uint32_t crc; /* CRC-32C of all before it */
 };
 

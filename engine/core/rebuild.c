@@ -287,7 +287,7 @@ static void waiting_turn(struct vault *vault, struct effects *fx)
 		return;
 	}
 	slot->writing = false;
-	slot->floor = 0;
+	slot->floor = slot->unreadable = slot->appended = 0;
 	slot->store = vault_store_make(vault, index, &vault->rebuilding->files);
 	if (!slot->store) {
 		rebuild_give_up(vault, -ENOMEM, "no memory for it: restart casemated", fx);
@@ -305,14 +305,13 @@ static void filling_begin(struct vault *vault, struct effects *fx)
 	must(vault->rebuild.point == vault->meta.fold_point, "no fold came in between");
 	store_set_image_point(target_of(vault)->store, vault->rebuild.point);
 	vault->rebuild.filled_before = vault->refill.filled;
-	vault->rebuild.unreadable_before = vault->refill.unreadable;
 	/* docs/semantics.md "rebuild": the old store may have helped to acknowledge up to here, and
 	 * to nothing above. With fewer than w stores in service no lsn is durable, yet what k of
 	 * them hold may have been acknowledged before. */
 	vault->rebuild.goal =
 		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
 	vault->rebuild.holds_fold = false;
-	vault->rebuild.waiting_since = fx->now;
+	vault->rebuild.floor_since = fx->now;
 	rebuild_enter(vault, REBUILD_FILLING);
 }
 
@@ -377,14 +376,18 @@ static void own_written(struct store_superblock_write *write, int result, struct
 	rebuild_enter(vault, REBUILD_RECORDING);
 }
 
-/* A floor that stands holds the fold of all. */
-static void filling_watch(struct vault *vault, struct effects *fx)
+/* Its floor holds the fold of all: it may not stand below this for long. False: given up. */
+static bool floor_moves(struct vault *vault, lsn_t least, struct effects *fx)
 {
 	const struct vault_store *slot = target_of(vault);
-	if (slot->floor != vault->rebuild.floor_seen) {
+	if (slot->unreadable > slot->floor) {
+		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
+		return false;
+	}
+	if (slot->floor >= least || slot->floor != vault->rebuild.floor_seen) {
 		vault->rebuild.floor_seen = slot->floor;
-		vault->rebuild.waiting_since = fx->now;
-	} else if (fx->now - vault->rebuild.waiting_since >= fill_timeout_ns) {
+		vault->rebuild.floor_since = fx->now;
+	} else if (fx->now - vault->rebuild.floor_since >= fill_timeout_ns) {
 		rebuild_give_up(vault, -ENOSPC,
 				store_journal_room(slot->store)
 					? "what it lacks does not come: see the other disks"
@@ -392,15 +395,13 @@ static void filling_watch(struct vault *vault, struct effects *fx)
 					  "try again when less is written",
 				fx);
 	}
+	return vault->rebuild.phase != REBUILD_FAILING;
 }
 
 static void filling_turn(struct vault *vault, struct effects *fx)
 {
-	if (vault->refill.unreadable > vault->rebuild.unreadable_before)
-		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
-	else if (target_of(vault)->floor < vault->rebuild.goal)
-		filling_watch(vault, fx);
-	else
+	if (floor_moves(vault, vault->rebuild.goal, fx) &&
+	    target_of(vault)->floor >= vault->rebuild.goal)
 		rebuild_enter(vault, REBUILD_COPYING);
 }
 
@@ -409,6 +410,8 @@ static void filling_turn(struct vault *vault, struct effects *fx)
 static void copying_turn(struct vault *vault, struct effects *fx)
 {
 	unsigned index = vault->rebuild.store;
+	if (!floor_moves(vault, max_u64(vault->complete, vault->durable), fx))
+		return;
 	if (!copy_turn(vault, fx)) {
 		vault->rebuild.waiting_since = fx->now;
 		return;
@@ -442,8 +445,16 @@ static void recording_turn(struct vault *vault, struct effects *fx)
 	rebuild_end(vault, 0, fx);
 }
 
+/* Where it wants room the folds of all would wait for it. */
+static void room_look(struct vault *vault, struct effects *fx)
+{
+	if (rebuild_fills(vault, vault->rebuild.store) && store_wants_room(target_of(vault)->store))
+		rebuild_failed(vault, -ENOSPC, fx);
+}
+
 void rebuild_turn(struct vault *vault, struct effects *fx)
 {
+	room_look(vault, fx);
 	switch (rebuild_phase(vault)) {
 	case REBUILD_NONE:
 	case REBUILD_RESERVED: /* an order goes on */

@@ -59,6 +59,18 @@ static bool copy_wanted(const struct gather *gather)
 	return result < 0 || own.lsn < gather->record.lsn;
 }
 
+/* A fold has brought nothing newer since it was read: what the target's own fold found bad is not
+ * answered by an older version. */
+static bool copy_is_newest(const struct gather *gather)
+{
+	const struct vault *vault = gather->vault;
+	struct record record;
+	uint32_t holders;
+	return gather_find(vault, gather->volume, gather->internal, vault->meta.fold_point,
+			   vault_in_service(vault), &record, &holders) == 0 &&
+	       record.lsn == gather->record.lsn;
+}
+
 /* A fold is under way, or is due and it is not our turn. */
 static bool copy_waits(const struct vault *vault, ns_t now)
 {
@@ -72,6 +84,8 @@ static void copy_write(struct gather *gather, struct effects *fx)
 	if (copy_waits(vault, fx->now)) {
 		gather->next = vault->rebuild.parked;
 		vault->rebuild.parked = gather;
+	} else if (!copy_is_newest(gather)) {
+		copy_find(gather, fx);
 	} else if (copy_wanted(gather)) {
 		vault->rebuild.slot_writes++;
 		gather_write_slot(gather, vault->rebuild.store, fx);

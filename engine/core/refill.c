@@ -135,7 +135,9 @@ static lsn_t drawn_from(const struct spans *spans, lsn_t lsn)
 static void refill_pass(struct vault *vault, struct effects *fx)
 {
 	const struct store *store = vault->store[vault->refill.store].store;
-	lsn_t end = vault->refill.end;
+	/* A store that has gone into service meanwhile waits for memory like the others. */
+	lsn_t end = min_u64(vault->refill.end, refill_limit(vault, vault->refill.store));
+	vault->refill.end = end;
 	for (unsigned looked = 0; looked < LSNS_PER_TURN; looked++) {
 		lsn_t lsn = ranges_first_gap(store_held(store), vault->refill.next);
 		lsn = drawn_from(&vault->meta.spans, lsn);

@@ -35,6 +35,8 @@ struct store_group {
 	uint8_t quorum;
 	uint8_t volume_count;
 	struct store_volume volume[VOLUMES_PER_GROUP_MAX];
+	uint64_t
+		assembly; /* of the vault's starts, the one that says so: higher ones know better */
 	uint32_t generation; /* the fence: lower ones are refused */
 	lsn_t fold_point;    /* F: decided and recorded before any slot changes for it */
 	uint32_t promoted;   /* generation under which this site serves; 0 = vault */

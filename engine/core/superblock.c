@@ -38,6 +38,7 @@ static void group_encode(const struct store_group *group, struct disk_superblock
 	disk->volume_count = group->volume_count;
 	disk->fold_point = group->fold_point;
 	disk->powered_ns = group->powered_ns;
+	disk->assembly = group->assembly;
 	disk->generation = group->generation;
 	disk->promoted = group->promoted;
 	disk->out = group->out;
@@ -98,6 +99,7 @@ static int group_decode(const struct disk_superblock *disk, struct store_group *
 		.geometry = {disk->k, disk->m},
 		.quorum = disk->quorum,
 		.volume_count = disk->volume_count,
+		.assembly = disk->assembly,
 		.generation = disk->generation,
 		.fold_point = disk->fold_point,
 		.promoted = disk->promoted,

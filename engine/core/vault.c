@@ -60,6 +60,11 @@ static bool store_behind(const struct vault *vault, unsigned index)
 	if (spans->count && !uuid_is_zero(&spans->span[0].parent) &&
 	    image_point < spans->span[0].parent_last)
 		return true;
+	/* They folded an initial copy that was broken off: all of it is void, and in their images.
+	 */
+	const struct span *newest = spans_newest(spans);
+	if (newest && !newest->parent_last && newest->first > vault->meta.fold_point)
+		return true;
 	return points_floor(vault, index) < vault->meta.fold_point;
 }
 
@@ -98,6 +103,7 @@ static void store_judge(struct vault *vault, unsigned index, struct effects *fx)
  * with it, each from its own journal. */
 static void meta_spread(struct vault *vault, struct effects *fx)
 {
+	vault->meta.assembly = vault_assembly_next(vault);
 	vault->assembled_version = vault_meta_changed(vault, fx);
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].in_service &&

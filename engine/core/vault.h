@@ -229,11 +229,12 @@ struct vault {
 		lsn_t point; /* of the fold, when it began */
 		lsn_t goal;  /* what its journal must reach at least */
 		lsn_t floor_seen;
+		ns_t floor_since;
 		unsigned slot_writes;  /* in flight; no fold may begin */
 		struct gather *parked; /* wait for a fold */
 		ns_t turn_until;       /* a fold that is due waits so long for the copy */
 		uint64_t version;
-		uint64_t copied, filled_before, unreadable_before;
+		uint64_t copied, filled_before;
 		ns_t waiting_since;
 		int err;
 	} rebuild;
@@ -295,6 +296,8 @@ struct store *vault_store_make(struct vault *, unsigned index, const struct stor
 /* vault_known.c: at the start, of the stores that could be read */
 /* The group as the store that knows most has it; NULL when none can be read. */
 const struct store_group *vault_meta_best(const struct vault *);
+/* A number above that of each earlier start that a store tells of. */
+uint64_t vault_assembly_next(const struct vault *);
 /* Sets in meta which incarnation of each store is in service, and which are out. */
 void vault_incarnations_settle(struct vault *);
 /* vault_receive.c */

@@ -130,7 +130,7 @@ void vault_fold_turn(struct vault *vault, struct effects *fx)
 	vault->rebuild.turn_until =
 		fx->now + max_u64(fx->now - vault->fold_began, copy_turn_min_ns);
 	vault_spans_forget(vault);
-	for (unsigned i = 0; i < vault->n; i++)
+	for (unsigned i = 0; i < vault->n && !vault->spans_ahead; i++)
 		if (folds(vault, i))
 			store_use_spans(vault->store[i].store, &vault->meta.spans);
 }

@@ -3,9 +3,14 @@
  * which disk is in service in each place (docs/semantics.md "stores"). */
 #include "vault.h"
 
-/* Of two superblocks of one set, the one that knows more. */
+/* Of two superblocks of one set, the one that knows more. What a start of the vault recorded on w
+ * stores is known to each later one, whose number is higher; what an earlier one recorded on fewer
+ * loses to it, though its generation or its span may be the higher. Within one start spans are one
+ * chain. */
 static bool meta_newer(const struct store_group *a, const struct store_group *b)
 {
+	if (a->assembly != b->assembly)
+		return a->assembly > b->assembly;
 	if (a->generation != b->generation)
 		return a->generation > b->generation;
 	int spans = spans_compare(&a->spans, &b->spans);
@@ -50,9 +55,22 @@ const struct store_group *vault_meta_best(const struct vault *vault)
 	return best;
 }
 
+uint64_t vault_assembly_next(const struct vault *vault)
+{
+	uint64_t last = vault->meta.assembly;
+	for (unsigned i = 0; i < vault->n; i++) {
+		const struct store_group *meta = meta_of(vault, i);
+		if (meta && uuid_equal(&meta->set, &vault->meta.set))
+			last = max_u64(last, meta->assembly);
+	}
+	return last + 1;
+}
+
 static bool history_equal(const struct store_group *a, const struct store_group *b)
 {
-	return a->generation == b->generation && spans_compare(&a->spans, &b->spans) == 0;
+	const struct span *left = spans_newest(&a->spans), *right = spans_newest(&b->spans);
+	return a->generation == b->generation && spans_compare(&a->spans, &b->spans) == 0 &&
+	       (!left || uuid_equal(&left->id, &right->id));
 }
 
 /* docs/semantics.md "stores": what a store says of itself does not count while others can be asked.
