@@ -389,6 +389,35 @@ static void test_recorded_on_one_store(void **state)
 	}
 }
 
+/* One store alone knows that another was given up for a rebuild; it was away when that one came
+ * back and helped to acknowledge. */
+static void test_given_up_on_one_store(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, 4 * SEGMENT);
+	struct command command = {.kind = COMMAND_REBUILD_PREPARE, .store = 4};
+	rig_write_some(rig, 40);
+	rig_stop(rig);
+	rig_start(rig, 0x2f);
+	superblocks_keep(rig);
+	assert_int_equal(rig_command(rig, &command), 0);
+	rig_stop(rig);
+	superblocks_back(rig, 0);
+	rig_start(rig, 0x3e);
+	assert_int_equal(vault_in_service(rig->vault), 0x3e);
+	rig_resume_span(rig);
+	rig_write_some(rig, 60);
+	assert_int_equal(rig->vault->acknowledged_durable, rig->lsn);
+	rig_stop(rig);
+	rig_start(rig, ALL);
+	assert_int_equal(vault_in_service(rig->vault), ALL);
+	rig_settle(rig);
+	rig_stop(rig);
+	rig_start(rig, 0x1e); /* those that acknowledged, but for one */
+	assert_int_equal(rig_promote(rig, &command, false), 0);
+	assert_int_equal(rig_compare(rig), 0);
+	rig_free(rig);
+}
+
 /* What a store missed of an initial copy that was broken off is void, but in its peers' images. */
 static void test_away_in_an_initial_copy(void **state)
 {
@@ -507,6 +536,7 @@ int main(void)
 		cmocka_unit_test(test_initial_copy),
 		cmocka_unit_test(test_scrub_while_a_span_is_recorded),
 		cmocka_unit_test(test_recorded_on_one_store),
+		cmocka_unit_test(test_given_up_on_one_store),
 		cmocka_unit_test(test_away_in_an_initial_copy),
 		cmocka_unit_test(test_far_ahead),
 		cmocka_unit_test(test_a_gap_is_passed_at_once),

@@ -162,10 +162,17 @@ static bool can_serve(const struct vault *vault)
 static void drain_turn(struct vault *vault, struct effects *fx)
 {
 	/* What is recorded now must not be taken for what an earlier start left on a few stores. */
-	if (vault->meta_durable < vault->assembled_version && vault_in_service(vault))
-		return;
+	bool recorded = vault->meta_durable >= vault->assembled_version || !vault_in_service(vault);
 	bool stored = receive_idle(vault) && !vault->span_version;
 	bool late = fx->now - vault->fenced_at >= drain_timeout_ns;
+	if (!recorded) {
+		if (!late)
+			return;
+		say(vault->promoting, "the stores could not record the start of the vault within "
+				      "30 s: see status of the stores");
+		promote_end(vault, -ETIMEDOUT, fx);
+		return;
+	}
 	if (vault->state == VAULT_READY && !stored) {
 		if (!late)
 			return;

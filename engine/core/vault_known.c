@@ -28,13 +28,15 @@ static const struct store_group *meta_of(const struct vault *vault, unsigned ind
 	return store_group_of(store);
 }
 
-/* Another store knows that this one was made anew: what is here is the old disk. */
+/* Another store, of no earlier start, knows that this one was made anew: what is here is the old
+ * disk. */
 static bool store_replaced(const struct vault *vault, unsigned index)
 {
 	const struct store_group *own = meta_of(vault, index);
 	for (unsigned i = 0; i < vault->n; i++) {
 		const struct store_group *other = i == index ? NULL : meta_of(vault, i);
 		if (other && uuid_equal(&other->set, &own->set) &&
+		    other->assembly >= own->assembly &&
 		    other->incarnation[index] > store_incarnation(vault->store[index].store))
 			return true;
 	}
@@ -69,7 +71,8 @@ uint64_t vault_assembly_next(const struct vault *vault)
 static bool history_equal(const struct store_group *a, const struct store_group *b)
 {
 	const struct span *left = spans_newest(&a->spans), *right = spans_newest(&b->spans);
-	return a->generation == b->generation && spans_compare(&a->spans, &b->spans) == 0 &&
+	return a->assembly == b->assembly && a->generation == b->generation &&
+	       spans_compare(&a->spans, &b->spans) == 0 &&
 	       (!left || uuid_equal(&left->id, &right->id));
 }
 
