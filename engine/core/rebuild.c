@@ -28,7 +28,8 @@ enum rebuild_phase {
 };
 
 static const ns_t retire_timeout_ns = 30 * NS_PER_S, proof_timeout_ns = 30 * NS_PER_S,
-		  fold_timeout_ns = 30 * NS_PER_S, fill_timeout_ns = 30 * NS_PER_S;
+		  fold_timeout_ns = 600 * NS_PER_S, fold_room_timeout_ns = 30 * NS_PER_S,
+		  fill_timeout_ns = 30 * NS_PER_S;
 static const char under_way[] = "a rebuild or a promotion is under way: wait for it",
 		  unproven[] = "what was acknowledged is not proven to be on the stores that are "
 			       "left: bring others back, or promote and accept the loss";
@@ -53,6 +54,13 @@ bool rebuild_copies(const struct vault *vault)
 	return rebuild_phase(vault) == REBUILD_COPYING;
 }
 
+bool rebuild_holds_fold(const struct vault *vault)
+{
+	enum rebuild_phase phase = rebuild_phase(vault);
+	return (phase >= REBUILD_WAITING && phase <= REBUILD_PREPARING) ||
+	       vault->rebuild.slot_writes;
+}
+
 bool rebuild_fills(const struct vault *vault, unsigned index)
 {
 	enum rebuild_phase phase = rebuild_phase(vault);
@@ -65,7 +73,6 @@ static void rebuild_end(struct vault *vault, int result, struct effects *fx)
 {
 	struct command *command = vault->rebuilding;
 	vault->rebuilding = NULL;
-	vault->rebuild.holds_fold = false;
 	rebuild_enter(vault, REBUILD_NONE);
 	command->number[0] = vault->rebuild.copied;
 	command->number[1] = vault->refill.filled - vault->rebuild.filled_before;
@@ -88,7 +95,6 @@ void rebuild_give_up(struct vault *vault, int err, const char *why, struct effec
 	slot->rebuilding = false;
 	if (slot->store)
 		store_abandon(slot->store);
-	vault->rebuild.holds_fold = false;
 	vault->folding &= ~(1u << vault->rebuild.store);
 	receive_store_gone(vault, vault->rebuild.store);
 	if (phase == REBUILD_OWN || phase == REBUILD_RECORDING) {
@@ -257,7 +263,6 @@ void rebuild_start(struct vault *vault, struct command *command, struct effects 
 	}
 	vault->rebuilding = command;
 	vault->rebuild.waiting_since = fx->now;
-	vault->rebuild.holds_fold = true;
 	rebuild_enter(vault, REBUILD_WAITING);
 }
 
@@ -271,12 +276,21 @@ void rebuild_cancel(struct vault *vault, struct command *command, struct effects
 	vault_answer(command, 0, fx);
 }
 
+/* A large journal is long in folding; one that waits for room on a disk may be so for ever. */
+static ns_t fold_patience(const struct vault *vault)
+{
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service && store_wants_room(vault->store[i].store))
+			return fold_room_timeout_ns;
+	return fold_timeout_ns;
+}
+
 static void waiting_turn(struct vault *vault, struct effects *fx)
 {
 	struct vault_store *slot = target_of(vault);
 	unsigned index = vault->rebuild.store;
 	if (vault->fold_version || vault->folding) {
-		if (fx->now - vault->rebuild.waiting_since >= fold_timeout_ns)
+		if (fx->now - vault->rebuild.waiting_since >= fold_patience(vault))
 			rebuild_give_up(vault, -EAGAIN, "a fold does not end: see the other disks",
 					fx);
 		return;
@@ -310,7 +324,6 @@ static void filling_begin(struct vault *vault, struct effects *fx)
 	 * them hold may have been acknowledged before. */
 	vault->rebuild.goal =
 		max_u64(vault->rebuild.point, max_u64(vault->durable, vault->complete));
-	vault->rebuild.holds_fold = false;
 	vault->rebuild.floor_since = fx->now;
 	rebuild_enter(vault, REBUILD_FILLING);
 }
@@ -384,8 +397,10 @@ static bool floor_moves(struct vault *vault, lsn_t least, struct effects *fx)
 		rebuild_give_up(vault, -ENODATA, "a record has fewer than k good shards", fx);
 		return false;
 	}
-	if (slot->floor >= least || slot->floor != vault->rebuild.floor_seen) {
-		vault->rebuild.floor_seen = slot->floor;
+	/* Stores are filled one after the other: while one is, the others wait for their turn. */
+	uint64_t progress = slot->floor + vault->refill.filled;
+	if (slot->floor >= least || progress != vault->rebuild.progress) {
+		vault->rebuild.progress = progress;
 		vault->rebuild.floor_since = fx->now;
 	} else if (fx->now - vault->rebuild.floor_since >= fill_timeout_ns) {
 		rebuild_give_up(vault, -ENOSPC,

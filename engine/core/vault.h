@@ -222,14 +222,13 @@ struct vault {
 	} scrub;
 	struct {
 		uint8_t store, volume, phase;
-		bool holds_fold;
 		uint32_t incarnation; /* of the store being made */
 		uint64_t block;
 		unsigned in_flight;
-		lsn_t point; /* of the fold, when it began */
-		lsn_t goal;  /* what its journal must reach at least */
-		lsn_t floor_seen;
-		ns_t floor_since;
+		lsn_t point;	       /* of the fold, when it began */
+		lsn_t goal;	       /* what its journal must reach at least */
+		uint64_t progress;     /* of its floor and of refill, as last seen */
+		ns_t floor_since;      /* then */
 		unsigned slot_writes;  /* in flight; no fold may begin */
 		struct gather *parked; /* wait for a fold */
 		ns_t turn_until;       /* a fold that is due waits so long for the copy */
@@ -266,10 +265,12 @@ static inline const char *vault_subject(const struct vault *vault)
 {
 	return vault->config->name;
 }
+/* Until it knows what the group is, and while slots of its image are written. */
+bool rebuild_holds_fold(const struct vault *);
 /* Slots are being written from peers: a fold waits, none may begin. */
 static inline bool vault_fold_held(const struct vault *vault)
 {
-	return vault->rebuild.holds_fold || vault->rebuild.slot_writes || vault->scrub.slot_writes;
+	return rebuild_holds_fold(vault) || vault->scrub.slot_writes;
 }
 /* The index of a record's volume, or -1. */
 static inline int vault_volume_of(const struct vault *vault, const struct uuid *id)
@@ -383,8 +384,7 @@ void rebuild_opened(struct vault *, int result,
 		    struct effects *); /* the new store has been recovered */
 void rebuild_failed(struct vault *, int err, struct effects *);
 void rebuild_turn(struct vault *, struct effects *);
-/* Whether the image of this new store is whole: its journal is filled, and folds with the others.
- */
+/* Whether this new store gets what it lacks, and folds with the others. */
 bool rebuild_fills(const struct vault *, unsigned index);
 /* Whether its image is being copied. */
 bool rebuild_copies(const struct vault *);

@@ -77,11 +77,12 @@ static bool fold_recorded(const struct vault *vault)
 
 bool vault_fold_due(const struct vault *vault)
 {
+	if (vault->state != VAULT_READY || vault->spans_ahead || !fold_wanted(vault))
+		return false;
 	lsn_t bound = fold_bound(vault);
 	/* A fold to where the images are already still takes out what a span has voided. */
-	bool some = bound > vault->meta.fold_point ||
-		    (bound == vault->meta.fold_point && vault->void_tail);
-	return some && !vault->spans_ahead && vault->state == VAULT_READY && fold_wanted(vault);
+	return bound > vault->meta.fold_point ||
+	       (bound == vault->meta.fold_point && vault->void_tail);
 }
 
 static void fold_begin(struct vault *vault, struct effects *fx)
