@@ -13,6 +13,13 @@
 enum { ALL = 0x3f, SEGMENT = 256 * 1024 };
 static const struct geometry four_two = {4, 2};
 
+static void blocks_written(struct rig *rig, unsigned count)
+{
+	for (unsigned block = 0; block < count; block++)
+		rig_write(rig, 0, block, RECORD_DATA, 0);
+	rig_settle(rig);
+}
+
 /* A primary that is started again and again while little is written: each time a new span. */
 static void test_many_spans(void **state)
 {
@@ -90,9 +97,7 @@ static void test_void_records(void **state)
 	struct rig *rig = rig_new(four_two, 5, SEGMENT);
 	rig_start(rig, ALL);
 	rig_open_span(rig);
-	for (unsigned block = 0; block < 40; block++)
-		rig_write(rig, 0, block, RECORD_DATA, 0);
-	rig_settle(rig);
+	blocks_written(rig, 40);
 	rig->catch_up = true;
 	for (unsigned i = 0; i < 60; i++) {
 		rig_open_span(rig);
@@ -114,14 +119,10 @@ static void test_void_records(void **state)
 static lsn_t catch_up_ended(struct rig *rig)
 {
 	rig_open_span(rig);
-	for (unsigned block = 0; block < 40; block++)
-		rig_write(rig, 0, block, RECORD_DATA, 0);
-	rig_settle(rig);
+	blocks_written(rig, 40);
 	rig->catch_up = true;
 	rig_open_span(rig);
-	for (unsigned block = 0; block < 30; block++)
-		rig_write(rig, 0, block, RECORD_DATA, 0);
-	rig_settle(rig);
+	blocks_written(rig, 30);
 	assert_int_equal(rig->vault->consistent, 40);
 	rig_end_catch_up(rig);
 	assert_int_equal(rig->vault->consistent, rig->lsn);
@@ -175,9 +176,7 @@ static void test_promote_with_half_a_catch_up(void **state)
 	struct command command;
 	rig_start(rig, ALL);
 	rig_open_span(rig);
-	for (unsigned block = 0; block < 40; block++)
-		rig_write(rig, 0, block, RECORD_DATA, 0);
-	rig_settle(rig);
+	blocks_written(rig, 40);
 	rig->catch_up = true;
 	rig_open_span(rig);
 	static uint8_t shards[RIG_STORES_MAX * BLOCK_BYTES_MAX];
