@@ -6,6 +6,26 @@
 #include "volume.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+static atomic_bool stop;
+
+static void stop_asked(int signal_number)
+{
+	(void)signal_number;
+	atomic_store(&stop, true);
+}
+
+/* What was made half is taken back: the next one would not overwrite it. */
+static void signals_take(void)
+{
+	struct sigaction action = {.sa_handler = stop_asked};
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+}
 
 int cli_volume_create(struct cli *cli)
 {
@@ -17,7 +37,8 @@ int cli_volume_create(struct cli *cli)
 	if (err)
 		return cli_fail(cli, CLI_BAD_CONFIG, "%s: %s (casemate config check)", file,
 				err == -EINVAL ? "wrong configuration" : strerror(-err));
-	err = volume_create(config, volume, why, sizeof why);
+	signals_take();
+	err = volume_create(config, volume, &stop, why, sizeof why);
 	if (err)
 		cli_fail(cli, CLI_FAILED, "%s: %s", volume, *why ? why : strerror(-err));
 	else if (cli->json)

@@ -214,13 +214,15 @@ static int names_sync(struct making *making)
 	return err;
 }
 
-int volume_create(const struct config *config, const char *name, char *why, size_t why_bytes)
+int volume_create(const struct config *config, const char *name, const atomic_bool *cancel,
+		  char *why, size_t why_bytes)
 {
 	const struct config_group *group = volume_group_find(config, name);
 	struct making making;
 	int err = 0;
 
 	making_init(&making, why, why_bytes);
+	making.cancel = cancel;
 	if (!group)
 		return making_fails(&making, -ENOENT,
 				    "no group or volume is named %s in the configuration", name);

@@ -14,8 +14,9 @@ enum { VOLUME_WHY_BYTES = 512 };
 
 /* name: a group, or a volume of it (the whole group is made). 0, with a remark in why or ""; or a
  * negative errno, with one sentence in why; what was made until then is taken back. -ENOENT: no
- * such name. */
-int volume_create(const struct config *, const char *name, char *why, size_t why_bytes);
+ * such name. -ECANCELED: cancel was set meanwhile, by a signal or a thread. */
+int volume_create(const struct config *, const char *name, const atomic_bool *cancel, char *why,
+		  size_t why_bytes);
 
 /* The group of this name, or that has a volume of this name; NULL. */
 const struct config_group *volume_group_find(const struct config *, const char *name);

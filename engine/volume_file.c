@@ -232,6 +232,9 @@ int file_make(struct making *making, const struct file_new *file)
 	if (!err && fsync(fd))
 		err = -errno;
 	close(fd);
+	if (is_cancelled(making))
+		return making_fails(making, -ECANCELED,
+				    "stopped before all was made; nothing of it is kept");
 	if (err)
 		return making_fails(making, err, "cannot write %llu bytes to %s: %s",
 				    (unsigned long long)file->bytes, file->path, strerror(-err));

@@ -122,6 +122,19 @@ expect_json 0 True 'j["node"] == "b"' --config volume.yaml --node b volume creat
 expect_json 1 False 'j["code"] == 1' --config volume.yaml volume create vol9
 expect 78 'wrong configuration' --config bad.yaml volume create vol0
 
+# Stopped in the middle it takes back what it has made, so that the next one finds its way free.
+sed "s|$PWD/vault|$PWD/cut|; s|journal: 16MiB|journal: 512MiB|" volume.yaml >cut.yaml
+"$casemate" --config cut.yaml --node b volume create vol0 >out 2>err </dev/null &
+cut=$!
+pids+=("$cut")
+until [ -s cut/0/journal ] || ! kill -0 "$cut" 2>/dev/null; do sleep 0.005; done
+kill -INT "$cut"
+wait "$cut"
+code=$?
+[ $code = 1 ] || fail "a volume create that was stopped exits with $code"
+grep -q 'vol0: stopped before all was made; nothing of it is kept' err || fail "stopped: $(cat err)"
+[ -e cut ] && fail "what was made half is left: $(find cut)"
+
 # Without a daemon
 expect 69 'casemated does not answer at none: is it running' --socket none status
 expect 69 'casemated does not answer at /run/casemate/casemate.sock' --config good.yaml status
