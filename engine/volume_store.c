@@ -61,7 +61,7 @@ static void store_group_new(const struct config_group *config, const struct volu
 	snprintf(group->name, sizeof group->name, "%s", config->name);
 	for (unsigned i = 0; i < geometry_n(config->geometry); i++)
 		group->incarnation[i] = 1;
-	group->incarnation[store->index] = store->incarnation;
+	store_group_made(group, store->index, store->incarnation);
 	for (unsigned i = 0; i < config->volume_count; i++) {
 		struct store_volume *volume = &group->volume[i];
 		snprintf(volume->name, sizeof volume->name, "%s", config->volume[i].name);

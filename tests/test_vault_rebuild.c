@@ -367,6 +367,29 @@ static void test_prepared_only(void **state)
 	rig_free(rig);
 }
 
+/* All that is left is a store that was made and never filled. It knows nothing, and says so. */
+static void test_alone_and_never_filled(void **state)
+{
+	struct rig *rig = rig_ready((struct geometry){1, 2}, 3, SEGMENT);
+	struct command command;
+	rig_write_some(rig, 40);
+	rig_stop(rig);
+	rig_start(rig, 0x5);
+	assert_int_equal(prepare(rig, &command, 1), 0);
+	format(rig, &command);
+	rig->config.store[1].files = command.files;
+	rig_stop(rig);
+	rig_start(rig, 0x2);
+	assert_int_equal(vault_in_service(rig->vault), 0);
+	assert_int_not_equal(rig_promote(rig, &command, false), 0);
+	rig_stop(rig);
+	rig_start(rig, 0x7);
+	assert_int_equal(vault_in_service(rig->vault), 0x5);
+	assert_int_equal(rebuild(rig, &command, 1), 0);
+	assert_int_equal(vault_in_service(rig->vault), 0x7);
+	rig_free(rig);
+}
+
 /* After every turn of a rebuild the vault may end: the store is out then, or in service with all
  * that it needs; and what an earlier try made never comes back once a later one has succeeded. */
 static void test_cut_short(void **state)
@@ -670,6 +693,7 @@ int main(void)
 		cmocka_unit_test(test_old_operations_come_back),
 		cmocka_unit_test(test_not_proven),
 		cmocka_unit_test(test_prepared_only),
+		cmocka_unit_test(test_alone_and_never_filled),
 		cmocka_unit_test(test_cut_short),
 		cmocka_unit_test(test_slow_superblock),
 		cmocka_unit_test(test_earlier_try),

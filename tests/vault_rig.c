@@ -162,7 +162,7 @@ static void store_format(struct rig *rig, unsigned store, uint32_t incarnation, 
 {
 	struct store_group group = group_of(rig);
 	struct uuid id = {{1, (uint8_t)store, (uint8_t)incarnation}};
-	group.incarnation[store] = incarnation;
+	store_group_made(&group, (uint8_t)store, incarnation);
 	file_make(rig, first + FILE_SUPERBLOCK, 2 * STORE_SUPERBLOCK_BYTES);
 	for (unsigned i = 0; i < 2; i++)
 		store_superblock_encode(&group, &id, (uint8_t)store, incarnation,

@@ -87,6 +87,9 @@ const struct store_config *store_config_of(const struct store *);
 
 /* ---- making one (format): pure; the caller writes and syncs what it is given ---- */
 enum { STORE_SUPERBLOCK_BYTES = 16384 }; /* of one copy; the file holds two */
+/* What a store that is made says of its group: it is the so many-th in this place. One that takes
+ * the place of another says that it is out, until it has been filled: alone it proves nothing. */
+void store_group_made(struct store_group *, uint8_t index, uint32_t incarnation);
 /* One superblock copy with this sequence number. A new store has two, with different ones: the
  * higher wins, the other place is written next. The journal file is segment_bytes * segment_count
  * of zeros, written and synced. */

@@ -58,6 +58,13 @@ static void superblock_finish(struct disk_superblock *disk)
 	disk->crc = superblock_crc(disk);
 }
 
+void store_group_made(struct store_group *group, uint8_t index, uint32_t incarnation)
+{
+	group->incarnation[index] = incarnation;
+	if (incarnation > 1)
+		group->out |= 1u << index;
+}
+
 void store_superblock_encode(const struct store_group *group, const struct uuid *store_id,
 			     uint8_t index, uint32_t incarnation, uint64_t segment_bytes,
 			     uint32_t segment_count, uint64_t sequence,
