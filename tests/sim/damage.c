@@ -139,8 +139,6 @@ void store_renewed(struct world *w, unsigned index)
 {
 	unsigned count = 0;
 	w->store_spent[index] = w->store_liar[index] = false;
-	if (w->wanderer == index)
-		w->wanderer = SHARDS_MAX;
 	/* What was damaged on its old disk is of no matter any more. */
 	for (unsigned i = 0; i < w->wound_count; i++)
 		if (w->wound[i].store != index ||

@@ -20,10 +20,30 @@ void after_promise(struct world *w)
 		world_run(w, w->now + 100 * NS_PER_MS, promised);
 }
 
+/* Who was away may be back, and others may be away instead, as far as stores may be lost. */
+static void stores_wander(struct world *w)
+{
+	unsigned n = geometry_n(w->options.geometry), first = (unsigned)chance_below(&w->chance, n);
+	for (unsigned i = 0; i < n; i++)
+		if (w->wanders[i] == WANDER_AWAY) {
+			w->wanders[i] = WANDER_BACK;
+			w->store_gone[i] = false;
+		}
+	for (unsigned i = 0; i < n && !w->beyond; i++) {
+		unsigned index = (first + i) % n;
+		if (w->store_gone[index] || !chance_permille(&w->chance, 300) ||
+		    (w->wanders[index] != WANDER_BACK && !store_spend(w, index)))
+			continue;
+		w->wanders[index] = WANDER_AWAY;
+		w->store_gone[index] = true;
+		world_say(w, "store %u is away", index);
+	}
+}
+
 static void restart_all(struct world *w)
 {
-	if (w->wanderer < SHARDS_MAX && !w->site[SITE_VAULT].alive)
-		w->store_gone[w->wanderer] = chance_permille(&w->chance, 400);
+	if (fault_on(w, FAULT_WANDER) && !w->site[SITE_VAULT].alive)
+		stores_wander(w);
 	for (unsigned i = 0; i < SITES; i++)
 		if (!w->site[i].alive)
 			site_start(w, i);
@@ -90,6 +110,45 @@ static void fault_crash(struct world *w, bool rested)
 		branch(w);
 	site_crash(w, site, CRASH_POWER);
 	restart_all(w);
+}
+
+/* A span is being recorded: some superblocks may have it, others not. */
+static bool recording(struct world *w)
+{
+	const struct site *site = &w->site[SITE_VAULT];
+	const struct core_group *group = &w->start[SITE_VAULT].group[0];
+	for (unsigned i = site->pending_oldest; i != site->pending_next; i++) {
+		const struct pending *pending = &site->pending[i % PENDING_MAX];
+		for (unsigned s = 0; pending->open && s < geometry_n(w->options.geometry); s++)
+			if (pending->file == group->store[s].files.superblock &&
+			    pending->kind == IO_WRITE_DURABLE)
+				return true;
+	}
+	return false;
+}
+
+/* The vault loses power while it records, and its primary is gone too. Other stores go on in
+ * another span, and promise more; then who has recorded the first one alone may be back. */
+static void fault_record(struct world *w)
+{
+	if (chance_permille(&w->chance, 300)) {
+		rebuild_begin(w);
+	} else {
+		site_crash(w, SITE_PRIMARY, draw_crash(w));
+		site_start(w, SITE_PRIMARY);
+	}
+	world_run(w, w->now + 2 * NS_PER_S, recording);
+	world_run(w, w->now + chance_below(&w->chance, w->options.disk_most), NULL);
+	site_crash(w, SITE_VAULT, CRASH_POWER);
+	if (chance_permille(&w->chance, 700))
+		site_crash(w, SITE_PRIMARY, draw_crash(w));
+	restart_all(w);
+	promises = w->firm_acks;
+	world_run(w, w->now + chance_between(&w->chance, 50 * NS_PER_MS, 4 * NS_PER_S), promised);
+	site_crash(w, SITE_VAULT, draw_crash(w));
+	restart_all(w);
+	if (!w->failed && chance_permille(&w->chance, 500))
+		branch(w);
 }
 
 /* The end of a catch-up is durable, the span in order is not. */
@@ -211,15 +270,6 @@ static void fault_disk(struct world *w, enum fault how)
 	disk_turns(w, index, how);
 }
 
-static void fault_wander(struct world *w)
-{
-	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
-	if (w->wanderer < SHARDS_MAX || !store_spend(w, index))
-		return;
-	world_say(w, "store %u comes and goes from now on", index);
-	w->wanderer = index;
-}
-
 static void fault_gone(struct world *w)
 {
 	unsigned index = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
@@ -306,7 +356,7 @@ static void fault_store(struct world *w)
 	if (w->beyond)
 		return;
 	if (kind == FAULT_WANDER)
-		fault_wander(w);
+		fault_record(w);
 	else if (kind == FAULT_GONE)
 		fault_gone(w);
 	else if (kind == FAULT_SWAP)
@@ -351,6 +401,8 @@ void faults(struct world *w)
 			fault_path(w);
 		else if (dice < 73)
 			whole_again(w);
+		else if (dice < 79)
+			fault_record(w);
 		else
 			fault_store(w);
 	}

@@ -37,6 +37,8 @@ void rebuild_make(struct world *);
 void ordered(struct world *, struct command *);
 /* The files of a store are deleted while it is in use. */
 void store_delete(struct world *, unsigned index);
+/* Orders that a store which is out be rebuilt, if there is one and the vault takes orders. */
+void rebuild_begin(struct world *);
 /* Whether the store is in service, as the vault says. */
 bool store_serves(struct world *, unsigned index);
 /* Notes which stores a start has left out, and whether that was to be expected. */

@@ -136,6 +136,18 @@ static void outs_noted(struct world *w, const struct group_status *group)
 	}
 }
 
+/* One that has all that counts is as good as any other. */
+static void wanderers_noted(struct world *w, const struct group_status *group)
+{
+	for (unsigned i = 0; group && i < stores(w); i++)
+		if (w->wanders[i] == WANDER_BACK && group->store[i].in_service &&
+		    group->store[i].floor >= group->durable) {
+			w->wanders[i] = WANDER_HOME;
+			w->store_spent[i] = false;
+			world_say(w, "store %u is back, and has all", i);
+		}
+}
+
 void stores_noted(struct world *w)
 {
 	outs_noted(w, look(w));
@@ -168,6 +180,13 @@ static void rebuild_some(struct world *w, const struct group_status *group)
 		store_delete(w, index);
 }
 
+void rebuild_begin(struct world *w)
+{
+	const struct group_status *group = look(w);
+	if (fault_on(w, FAULT_REBUILD) && group && takes_orders(group))
+		rebuild_some(w, group);
+}
+
 void hazard(struct world *w)
 {
 	world_event(w, w->now + chance_between(&w->chance, NS_PER_MS, w->options.hazard_pause),
@@ -182,6 +201,7 @@ void hazard(struct world *w)
 			removal_order(w, i);
 	const struct group_status *group = look(w);
 	outs_noted(w, group);
+	wanderers_noted(w, group);
 	if (!group || w->failed)
 		return;
 	w->promised = max_u64(w->promised, group->durable);

@@ -65,10 +65,10 @@ static bool floors_equal(struct world *w, unsigned *in_service)
 static void stores_are_good(struct world *w)
 {
 	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++)
-		if (w->status.group[0].store[i].in_service && !w->store_liar[i])
+		if (w->status.group[0].store[i].in_service && !w->store_liar[i]) {
 			w->store_spent[i] = false;
-	if (w->wanderer < SHARDS_MAX && !w->store_spent[w->wanderer])
-		w->wanderer = SHARDS_MAX;
+			w->wanders[i] = WANDER_HOME;
+		}
 }
 
 static void floors_meet(struct world *w)
@@ -290,9 +290,6 @@ void run(struct world *w, const struct options *options, void (*report)(const st
 	world_event(w, w->now, EVENT_HAZARD, SITE_VAULT, NULL, 0);
 	site_start(w, SITE_VAULT);
 	site_start(w, SITE_PRIMARY);
-	unsigned wanderer = (unsigned)chance_below(&w->chance, geometry_n(w->options.geometry));
-	if (fault_on(w, FAULT_WANDER) && store_spend(w, wanderer))
-		w->wanderer = wanderer;
 	faults(w);
 	w->issued_target = w->options.operations;
 	if (!w->failed && chance_permille(&w->chance, 500)) {

@@ -150,9 +150,10 @@ void site_renew_store(struct world *world, unsigned index, const struct uuid *se
 		      uint32_t incarnation)
 {
 	struct store_group meta = meta_new(&world->start[SITE_VAULT].group[0], *set);
-	meta.incarnation[index] = incarnation;
+	store_group_made(&meta, (uint8_t)index, incarnation);
 	format_store(world, &meta, index);
 	world->store_gone[index] = false;
+	world->wanders[index] = WANDER_HOME;
 }
 
 static void format_vault(struct world *world)

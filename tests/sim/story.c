@@ -272,8 +272,8 @@ static bool told(const struct story *story, bool print)
 
 int main(int argc, char **argv)
 {
-	static const struct story_set *const sets[] = {&stories_course, &stories_crash,
-						       &stories_store, &stories_rebuild};
+	static const struct story_set *const sets[] = {
+		&stories_course, &stories_crash, &stories_store, &stories_rebuild, &stories_away};
 	unsigned passed = 0, failed = 0;
 	for (unsigned i = 0; i < ARRAY_COUNT(sets); i++)
 		for (unsigned j = 0; j < sets[i]->count; j++) {

@@ -15,7 +15,8 @@ struct story_set {
 	const struct story *story;
 	unsigned count;
 };
-extern const struct story_set stories_course, stories_crash, stories_store, stories_rebuild;
+extern const struct story_set stories_course, stories_crash, stories_store, stories_rebuild,
+	stories_away;
 
 extern struct world world;
 extern unsigned to_drop; /* shards of the primary that still get lost */

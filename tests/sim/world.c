@@ -350,7 +350,6 @@ void world_init(struct world *world, const struct options *options)
 	world->options = *options;
 	world->chance.state = options->seed ^ 0x6a09e667f3bcc908ull;
 	world->now = NS_PER_S;
-	world->wanderer = SHARDS_MAX;
 	world->fate = FATE_DRAWN;
 	check_begin(world);
 	for (unsigned i = 0; i < VOLUMES_PER_GROUP_MAX; i++)

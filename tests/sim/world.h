@@ -28,7 +28,7 @@ enum fault {
 	FAULT_FAIL,	       /* writes fail from some moment on */
 	FAULT_FORGET,	       /* a sync fails once; later ones succeed, and what it had is gone */
 	FAULT_LIE,	       /* syncs are ignored */
-	FAULT_WANDER,	       /* a store comes and goes with the starts of the vault */
+	FAULT_WANDER,	       /* with each start of the vault other stores are away */
 	FAULT_GONE,	       /* its files are deleted while it is in use */
 	FAULT_LOST_WRITES,     /* completed, and never stored */
 	FAULT_MISDIRECTED,     /* stored in another place of the file */
@@ -194,6 +194,9 @@ struct wound {
 };
 enum { WOUNDS_MAX = 2048 };
 
+/* A store that is away until a later start of the vault, and then has to catch up. */
+enum wander { WANDER_HOME, WANDER_AWAY, WANDER_BACK };
+
 /* What the operator has ordered, and was not answered yet. */
 struct order {
 	struct command command;
@@ -228,12 +231,12 @@ struct world {
 	uint32_t away; /* mask: another disk is in their place */
 	struct store_files old_disk[SHARDS_MAX];
 	bool has_old_disk[SHARDS_MAX];
-	unsigned wanderer;	   /* a store that comes and goes; SHARDS_MAX: none */
-	bool vault_crashed, quiet; /* quiet: no more faults, no new operations */
-	bool rested;		   /* nothing was asked for, for a while, until just now */
-	bool altered;		   /* the datagram that is being delivered */
-	bool branched;		   /* in a process that ends soon: memory is not given back */
-	bool copied;		   /* the initial copy of an adopted device has ended */
+	uint8_t wanders[SHARDS_MAX]; /* enum wander */
+	bool vault_crashed, quiet;   /* quiet: no more faults, no new operations */
+	bool rested;		     /* nothing was asked for, for a while, until just now */
+	bool altered;		     /* the datagram that is being delivered */
+	bool branched;		     /* in a process that ends soon: memory is not given back */
+	bool copied;		     /* the initial copy of an adopted device has ended */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
 	uint8_t *device_copy[VOLUMES_PER_GROUP_MAX]; /* as it was then */

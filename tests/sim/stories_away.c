@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stories of what one store alone was told before the power went. It is away while the others go
+ * on without it, and when it comes back it must not know better. */
+#include "story.h"
+
+/* The superblocks of all others are written by no disk: the power cut that follows loses what they
+ * were given. */
+static void told_alone(unsigned alone)
+{
+	world.fate = FATE_LOST;
+	world_say(&world, "only store %u records", alone);
+	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++) {
+		struct file *superblock = vault_file(store_files_of(i)->superblock);
+		superblock->hung = i != alone;
+		superblock->stalled = i != alone ? world.now + 60 * NS_PER_S : 0;
+	}
+}
+
+static void vault_starts_without(unsigned away, unsigned back)
+{
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	world.store_gone[back] = false;
+	if (away < SHARDS_MAX)
+		world.store_gone[away] = true;
+	site_start(&world, SITE_VAULT);
+	rest();
+}
+
+/* docs/semantics.md "stores": a catch-up span that reached one superblock, and another one on top
+ * of which writes were acknowledged. */
+static void span_on_one_store(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 4);
+	site_crash(&world, SITE_PRIMARY, CRASH_PROCESS);
+	told_alone(0);
+	site_start(&world, SITE_PRIMARY);
+	world_run(&world, world.now + NS_PER_S, NULL);
+	site_crash(&world, SITE_PRIMARY, CRASH_PROCESS);
+	vault_starts_without(0, 0);
+	site_start(&world, SITE_PRIMARY);
+	wait_until(replicating);
+	writes(4, 4);
+	primary_gone();
+	vault_starts_without(SHARDS_MAX, 0);
+	tell_vault();
+	promotes(false);
+}
+
+/* That store 3 was given up for a rebuild is known to store 0 alone; store 3 helped to acknowledge
+ * after that, and store 1 is lost. */
+static void given_up_on_one_store(void)
+{
+	const struct command prepare = {.kind = COMMAND_REBUILD_PREPARE, .store = 3};
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 4);
+	vault_starts_without(3, 3);
+	told_alone(0);
+	site_order_begin(&world, SITE_VAULT, &prepare);
+	world_run(&world, world.now + NS_PER_S, NULL);
+	vault_starts_without(0, 3);
+	writes(4, 4);
+	primary_gone();
+	vault_starts_without(1, 0);
+	tell_vault();
+	promotes(false);
+}
+
+/* docs/semantics.md "rebuild": a store was made and never filled, and all others are lost. It is no
+ * empty vault. */
+static void made_and_never_filled(void)
+{
+	begin((struct geometry){1, 2}, 3);
+	writes(0, 4);
+	vault_starts_without(0, 0);
+	rebuild_prepared(0);
+	primary_gone();
+	stores_lost(1, 2);
+	promotes(false);
+}
+
+static const struct story stories[] = {
+	/* clang-format off */
+	{"span on one store", span_on_one_store,
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "site 0 is killed\n"
+	 "only store 0 records\n"
+	 "site 0 starts (life 3)\n"
+	 "site 0 is killed\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 4\n"
+	 "site 0 starts (life 5)\n"
+	 "site 1: catch-up span opened at lsn 5, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 0 sent again\n"
+	 "site 1: span opened at lsn 6, generation 1\n"
+	 "site 0: replicating from lsn 6, generation 1\n"
+	 "writes 4 blocks from 4\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 5)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 9\n"
+	 "vault vault: floors 9 9 9 9, durable 9, consistent 9, 0 repaired\n"
+	 "site 1: promoted: serves up to lsn 9, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 9, generation 2\n"},
+	{"given up on one store", given_up_on_one_store,
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: store 3 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 4\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 5, generation 1\n"
+	 "only store 0 records\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 5)\n"
+	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 4\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 5, generation 1\n"
+	 "writes 4 blocks from 4\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 7)\n"
+	 "site 1: store 1 is missing: its directory or a file in it is not there\n"
+	 "site 1: 3 of 4 stores in service, consistent point 8\n"
+	 "vault vault: floors 8 0 8 8, durable 8, consistent 8, 0 repaired\n"
+	 "site 1: promoted: serves up to lsn 8, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 8, generation 2\n"},
+	{"made and never filled", made_and_never_filled,
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
+	 "site 1: 2 of 3 stores in service, consistent point 4\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 5, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "store 1 is lost\n"
+	 "store 2 is lost\n"
+	 "site 1 starts (life 5)\n"
+	 "site 1: store 1 is missing: its directory or a file in it is not there\n"
+	 "site 1: store 2 is missing: its directory or a file in it is not there\n"
+	 "site 1: store 0 is out of service: casemate store rebuild brings it back\n"
+	 "site 1: too few stores to be sure of what was acknowledged: bring the missing ones back\n"
+	 "promotion -19\n"
+	 "too few stores to be sure of what was acknowledged: bring the missing ones back\n"},
+	/* clang-format on */
+};
+const struct story_set stories_away = {stories, ARRAY_COUNT(stories)};
