@@ -65,7 +65,8 @@ struct disk_superblock {
 	/* of each segment: what it holds up to this epoch is free */
 	uint64_t freed_epoch[STORE_SEGMENTS_MAX];
 	uint64_t assembly; /* number of the vault's start that wrote it */
-	uint8_t reserved_b[3812];
+	uint64_t promised; /* up to here at least the group has acknowledged as durable */
+	uint8_t reserved_b[3804];
 	uint32_t crc; /* CRC-32C of all before it */
 };
 
@@ -87,7 +88,9 @@ struct disk_batch {
 	uint64_t powered_ns;
 	uint32_t header_bytes;	/* batch header and record headers, whole pages */
 	uint32_t payload_bytes; /* shards, whole pages */
-	uint8_t reserved[132];
+	uint64_t promised;	/* as in the superblock, when the batch was written */
+	uint32_t promised_generation;
+	uint8_t reserved[120];
 	uint32_t crc; /* CRC-32C of all before it */
 };
 

@@ -193,6 +193,8 @@ static void batch_header_fill(struct store *s, struct batch *batch, struct disk_
 		.powered_ns = header->powered_ns,
 		.header_bytes = header->header_bytes,
 		.payload_bytes = header->payload_bytes,
+		.promised = s->promise.lsn,
+		.promised_generation = s->promise.generation,
 	};
 	header->crc = crc32c(header, offsetof(struct disk_batch, crc));
 }

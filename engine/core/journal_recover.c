@@ -321,6 +321,7 @@ static void batch_take(struct store *s, const struct disk_batch *batch)
 
 	journal->sequence = max_u64(journal->sequence, batch->sequence);
 	journal->epoch = max_u64(journal->epoch, batch->epoch);
+	store_promise(s, (struct promise){batch->promised_generation, batch->promised});
 	if (batch->epoch <= segment->freed || batch->epoch < segment->epoch)
 		return;
 	if (batch->epoch > segment->epoch)

@@ -149,6 +149,10 @@ static void prove(struct vault *vault)
 	if (vault->promote.point > consistent)
 		proof->proven = false;
 	proof->acknowledged = max_u64(proof->acknowledged, promoted_point(vault, 0));
+	/* Between its point and the span that a promotion began nothing was ever drawn. */
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	if (vault->meta.promoted && newest && proof->acknowledged < newest->first)
+		proof->acknowledged = min_u64(proof->acknowledged, newest->parent_last);
 	vault->promote.mask = vault_in_service(vault);
 }
 
@@ -367,6 +371,7 @@ static int promote_record(struct vault *vault, struct effects *fx)
 		vault->spans_ahead = true;
 	}
 	vault->meta.generation = vault->meta.promoted = generation;
+	vault->meta.promised = min_u64(vault->meta.promised, vault->promote.point);
 	vault->promote_version = vault_meta_changed(vault, fx);
 	promote_enter(vault, PROMOTE_RECORD);
 	return 0;

@@ -380,6 +380,19 @@ lsn_t store_lsn_max(const struct store *s)
 	return s->lsn_max;
 }
 
+void store_promise(struct store *s, struct promise promise)
+{
+	if (promise.generation < s->promise.generation ||
+	    (promise.generation == s->promise.generation && promise.lsn < s->promise.lsn))
+		return;
+	s->promise = promise;
+}
+
+struct promise store_promised(const struct store *s)
+{
+	return s->promise;
+}
+
 uint64_t store_damage_count(const struct store *s)
 {
 	return s->damage;

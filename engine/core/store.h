@@ -37,6 +37,7 @@ struct store_group {
 	struct store_volume volume[VOLUMES_PER_GROUP_MAX];
 	uint64_t
 		assembly; /* of the vault's starts, the one that says so: higher ones know better */
+	lsn_t promised;	  /* up to here at least all was acknowledged as durable when written */
 	uint32_t generation; /* the fence: lower ones are refused */
 	lsn_t fold_point;    /* F: decided and recorded before any slot changes for it */
 	uint32_t promoted;   /* generation under which this site serves; 0 = vault */
@@ -136,6 +137,15 @@ const struct ranges *store_held(const struct store *);
 lsn_t store_image_point(const struct store *);
 /* The highest lsn seen on this store, counting or not. */
 lsn_t store_lsn_max(const struct store *);
+/* What the group has acknowledged as durable: it stands in each batch that is written from here on,
+ * so that whoever finds the batch knows of it. At a start: the furthest that was found, of the
+ * newest generation. */
+struct promise {
+	uint32_t generation;
+	lsn_t lsn;
+};
+void store_promise(struct store *, struct promise);
+struct promise store_promised(const struct store *);
 
 /* ---- appending: group commit. The item and its shard memory stay the caller's and untouched until
  * done. ---- */

@@ -238,6 +238,7 @@ struct store {
 	struct spans spans;
 	lsn_t image_point;
 	lsn_t lsn_max;
+	struct promise promise; /* the furthest: found at recovery, or told since */
 	uint64_t damage;
 	uint64_t records_lost; /* of it, what recovery missed in the journal */
 	struct ranges held;

@@ -39,6 +39,7 @@ static void group_encode(const struct store_group *group, struct disk_superblock
 	disk->fold_point = group->fold_point;
 	disk->powered_ns = group->powered_ns;
 	disk->assembly = group->assembly;
+	disk->promised = group->promised;
 	disk->generation = group->generation;
 	disk->promoted = group->promoted;
 	disk->out = group->out;
@@ -107,6 +108,7 @@ static int group_decode(const struct disk_superblock *disk, struct store_group *
 		.quorum = disk->quorum,
 		.volume_count = disk->volume_count,
 		.assembly = disk->assembly,
+		.promised = disk->promised,
 		.generation = disk->generation,
 		.fold_point = disk->fold_point,
 		.promoted = disk->promoted,

@@ -114,6 +114,25 @@ static void meta_spread(struct vault *vault, struct effects *fx)
 		}
 }
 
+/* docs/semantics.md "promotion": what was acknowledged is known from superblocks and batches, too.
+ * Of an older generation only what its promotion took over counts. */
+static void promises_gather(struct vault *vault, struct effects *fx)
+{
+	lsn_t *promised = &vault->meta.promised;
+	for (unsigned i = 0; i < vault->n; i++) {
+		if (!vault->store[i].in_service)
+			continue;
+		struct promise found = store_promised(vault->store[i].store);
+		if (found.generation >= vault->meta.generation)
+			*promised = max_u64(*promised, found.lsn);
+	}
+	if (*promised > vault->consistent)
+		effects_note(fx, NOTE_ERROR, vault_subject(vault),
+			     "lsn %llu was acknowledged, but all is here up to lsn %llu only: "
+			     "stores are missing, or damaged",
+			     NOTE_NUMBERS(*promised, vault->consistent, 0));
+}
+
 static void vault_assemble(struct vault *vault, struct effects *fx)
 {
 	const struct store_group *best = vault_meta_best(vault);
@@ -140,6 +159,7 @@ static void vault_assemble(struct vault *vault, struct effects *fx)
 	vault->complete = points_complete_now(vault, present);
 	lsn_t base = newest ? max_u64(vault->complete, newest->first - 1) : 0;
 	vault->highest = max_u64(vault->highest, base);
+	promises_gather(vault, fx);
 	vault->proof = points_promotion_of(vault, vault->consistent);
 	if (!vault->proof.enough_stores) {
 		vault_refuse(vault,
@@ -289,6 +309,7 @@ static void meta_send(struct vault *vault, unsigned index, struct effects *fx)
 
 uint64_t vault_meta_changed(struct vault *vault, struct effects *fx)
 {
+	vault->meta.promised = max_u64(vault->meta.promised, points_promised(vault));
 	vault->meta_version++;
 	for (unsigned i = 0; i < vault->n; i++)
 		meta_send(vault, i, fx);
@@ -342,6 +363,13 @@ static int hello_volumes(struct vault *vault, const struct wire_hello *hello, st
 	return -EAGAIN;
 }
 
+/* On less than what was acknowledged no primary goes on: its next span would make that void. */
+static bool nothing_is_missing(const struct vault *vault)
+{
+	bool empty = !spans_newest(&vault->meta.spans) && !vault->meta.promised;
+	return vault->proof.proven || empty;
+}
+
 static int hello_judge(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
 {
 	if (vault->state == VAULT_OPENING)
@@ -372,7 +400,7 @@ static int hello_judge(struct vault *vault, const struct wire_hello *hello, stru
 		vault->span_accepted = false;
 		receive_reset(vault, vault->base);
 	}
-	return vault->proof.proven || spans_newest(&vault->meta.spans) == NULL ? 0 : -ENODEV;
+	return nothing_is_missing(vault) ? 0 : -ENODEV;
 }
 
 void vault_hello_received(struct vault *vault, const struct wire_hello *hello, struct effects *fx)
@@ -448,6 +476,8 @@ static int open_judge(struct vault *vault, const struct span *span, struct effec
 	if (span->generation < vault->meta.generation || !parent_last_allowed(vault, span) ||
 	    span->first > vault->highest + first_ahead_max)
 		return -ESTALE;
+	if (!nothing_is_missing(vault))
+		return -EAGAIN;
 	/* A fold in an initial copy ends first: what it has yet to bring would count no more, and
 	 * the images would differ. */
 	if (!receive_idle(vault) || (vault->fold_version && vault_initial_copy(vault)))

@@ -137,6 +137,7 @@ struct vault {
 	lsn_t durable, consistent, acknowledged_durable;
 	lsn_t complete; /* every record up to here is on k stores: the consistent point, but inside
 			 * an open catch-up too */
+	lsn_t promised_to;  /* what the stores were told last: points_promised */
 	bool span_accepted; /* opened by this primary, in this session */
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
@@ -332,6 +333,8 @@ uint64_t points_lacking(const struct vault *, unsigned index, lsn_t before);
 /* The proof for the stores in service; while a catch-up is open, floors count up to its start only.
  */
 struct promotion points_promotion_of(const struct vault *, lsn_t consistent);
+/* What superblocks and batches say from now on of what was acknowledged as durable. */
+lsn_t points_promised(const struct vault *);
 void vault_fold_turn(struct vault *, struct effects *);
 /* Whether the next fold would begin, if nobody held it. */
 bool vault_fold_due(const struct vault *);

@@ -120,7 +120,34 @@ struct promotion points_promotion_of(const struct vault *vault, lsn_t consistent
 	lsn_t floor[SHARDS_MAX] = {0};
 	for (unsigned i = 0; i < vault->n; i++)
 		floor[i] = floor_once(vault, i);
-	return points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
+	struct promotion promotion =
+		points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
+	promotion.acknowledged = max_u64(promotion.acknowledged, vault->meta.promised);
+	promotion.proven &= promotion.acknowledged <= consistent;
+	return promotion;
+}
+
+/* Up to here at least all was acknowledged, and counts for ever: what a catch-up brings counts once
+ * the next span continues it, and what a span leaves out never counted. */
+lsn_t points_promised(const struct vault *vault)
+{
+	const struct span *newest = spans_newest(&vault->meta.spans);
+	lsn_t lsn = vault->acknowledged_durable;
+	if (newest && (lsn < newest->first || newest->kind == SPAN_CATCH_UP))
+		lsn = min_u64(lsn, newest->parent_last);
+	return lsn;
+}
+
+static void promises_tell(struct vault *vault)
+{
+	lsn_t lsn = points_promised(vault);
+	if (lsn == vault->promised_to)
+		return;
+	vault->promised_to = lsn;
+	for (unsigned i = 0; i < vault->n; i++)
+		if (vault->store[i].in_service || vault->store[i].rebuilding)
+			store_promise(vault->store[i].store,
+				      (struct promise){vault->meta.generation, lsn});
 }
 
 void points_turn(struct vault *vault, struct effects *fx)
@@ -154,6 +181,7 @@ void points_turn(struct vault *vault, struct effects *fx)
 	/* A store that went out is recorded as out before anything is acknowledged without it. */
 	if (vault->meta_durable >= vault->out_version)
 		vault->acknowledged_durable = vault->durable;
+	promises_tell(vault);
 }
 
 /* ---- saying them ---- */

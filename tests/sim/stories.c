@@ -345,6 +345,8 @@ static const struct story stories[] = {
 	 "site 1 starts (life 5)\n"
 	 "site 1: store 0 is missing: its directory or a file in it is not there\n"
 	 "site 1: store 1 is missing: its directory or a file in it is not there\n"
+	 "site 1: lsn 3 was acknowledged, but all is here up to lsn 2 only: stores are missing, "
+	 "or damaged\n"
 	 "site 1: 2 of 4 stores in service, consistent point 2\n"
 	 "promotion -61\n"
 	 "not proven: would serve up to lsn 2, but lsn 4 may have been acknowledged; "
