@@ -64,6 +64,11 @@ MUTANTS = [
     ("a floor jumps over a hole", [("vault_points.c",
         "\t\tlsn_t gap = ranges_first_gap(held, next);",
         "\t\tlsn_t gap = held->count ? max_u64(next, held->range[held->count - 1].end) : next;")]),
+    ("what was promised is forgotten", [("vault.c",
+        "\t\t\t*promised = max_u64(*promised, found.lsn);", "\t\t\t(void)found;")]),
+    ("a catch-up that is open counts as promised", [("vault_points.c",
+        "\tif (newest && (lsn < newest->first || newest->kind == SPAN_CATCH_UP))",
+        "\tif (newest && lsn < newest->first)")]),
     # ---- seals ----
     ("reused nonce", [("primary_remote.c",
         ".span = primary->span.id, .lsn = lsn, .generation",
