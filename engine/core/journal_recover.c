@@ -143,6 +143,25 @@ static uint64_t segment_damage(const struct store *s, const struct segment *segm
 	return damage;
 }
 
+/* A segment in which nothing is good is missed by the next one. Inside a start sequences and epochs
+ * are dense, so what came before the first batch of a segment was in the segment of the epoch
+ * before. When it was durable that one is there, or freed: no epoch is freed, or taken again, that
+ * no superblock names. */
+static bool segment_before_is_gone(const struct store *s, const struct segment *segment)
+{
+	uint64_t before = segment->epoch - 1;
+
+	if (segment->scan.first_sequence == segment->scan.start_sequence ||
+	    segment->scan.first_sequence - 1 > segment->scan.mark)
+		return false;
+	for (unsigned i = 0; i < s->config.segment_count; i++) {
+		const struct segment *other = &s->journal.segment[i];
+		if (other->epoch == before || other->freed >= before)
+			return false;
+	}
+	return true;
+}
+
 static void scan_judge(struct store *s)
 {
 	struct journal *journal = &s->journal;
@@ -158,7 +177,7 @@ static void scan_judge(struct store *s)
 			continue;
 		}
 		journal->written += segment->written;
-		damage += segment_damage(s, segment);
+		damage += segment_damage(s, segment) + segment_before_is_gone(s, segment);
 	}
 	s->damage += damage;
 	s->records_lost += damage;
