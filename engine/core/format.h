@@ -145,10 +145,16 @@ struct disk_slot_page {
 	struct uuid store; /* zero as formatted */
 	uint32_t version;
 	uint8_t volume_index; /* zero as formatted */
-	uint8_t reserved[15];
-	uint32_t crc; /* CRC-32C of the page without these four bytes */
+	uint8_t reserved[3];
+	uint64_t changed; /* slots that differ from the copy of the sequence before, a bit each */
+	uint32_t header_crc; /* CRC-32C of all before it */
+	uint32_t crc;	     /* CRC-32C of the page without these four bytes */
 	struct disk_slot slot[SLOTS_PER_PAGE];
 };
+
+/* In `changed`: all slots, and the copy before is not to be believed at all. */
+#define SLOTS_ALL UINT64_MAX
+_Static_assert(SLOTS_PER_PAGE < 64, "a bit for each slot, and one more");
 
 _Static_assert(sizeof(struct disk_volume) == 128, "no padding");
 _Static_assert(sizeof(struct disk_superblock) == STORE_SUPERBLOCK_BYTES, "the copy is full");

@@ -34,10 +34,16 @@ static uint32_t slot_page_crc(const struct disk_slot_page *page)
 	return crc32c_more(crc, page->slot, sizeof page->slot);
 }
 
+static uint32_t slot_page_header_crc(const struct disk_slot_page *page)
+{
+	return crc32c(page, offsetof(struct disk_slot_page, header_crc));
+}
+
 static void slot_page_finish(struct disk_slot_page *page)
 {
 	page->magic = SLOT_PAGE_MAGIC;
 	page->version = FORMAT_VERSION;
+	page->header_crc = slot_page_header_crc(page);
 	page->crc = slot_page_crc(page);
 }
 
@@ -65,45 +71,74 @@ void image_init(struct store *s)
 
 /* ---- at the start ---- */
 
-static bool slot_page_good(const struct store *s, uint8_t volume, uint64_t number,
+static bool slot_page_ours(const struct store *s, uint8_t volume, uint64_t number,
 			   const struct disk_slot_page *page)
 {
 	if (page->magic != SLOT_PAGE_MAGIC || page->version != FORMAT_VERSION ||
-	    page->page != number || page->crc != slot_page_crc(page))
+	    page->page != number)
 		return false;
 	/* A formatted page names no store: it holds nothing. */
 	return uuid_is_zero(&page->store) ||
 	       (uuid_equal(&page->store, &s->id) && page->volume_index == volume);
 }
 
+/* docs/store-format.md "slot page": which slots of the good copy the bad one may have known better.
+ * A header is in one sector and has a sum of its own: a torn write leaves it whole, old or new.
+ * With no header nothing is known, but for what a crash in a fold leaves: there the fold is done
+ * again. */
+static uint64_t slots_in_doubt(const struct disk_slot_page *good, const struct disk_slot_page *bad,
+			       bool folding)
+{
+	if (!bad)
+		return folding ? 0 : SLOTS_ALL;
+	if (bad->sequence < good->sequence)
+		return 0;
+	return bad->sequence == good->sequence + 1 ? bad->changed : SLOTS_ALL;
+}
+
+/* They differ from what the disk has of them until the page is written. */
+static void slots_distrust(struct disk_slot_page *page, uint64_t slots)
+{
+	page->changed = slots;
+	for (unsigned i = 0; i < SLOTS_PER_PAGE; i++)
+		if (slots >> i & 1)
+			page->slot[i] = (struct disk_slot){.kind = SLOT_HOLE};
+}
+
 void image_take_page(struct store *s, uint8_t volume, uint64_t number,
 		     const uint8_t pair[2 * PAGE_BYTES])
 {
 	const struct image_volume *v = &s->image.volume[volume];
-	const struct disk_slot_page *copy = (const void *)pair, *best = NULL;
+	const struct disk_slot_page *copy = (const void *)pair, *best = NULL, *told = NULL;
 	struct disk_slot_page *page = &s->image.page[v->page_base + number];
+	bool folding = s->group.fold_point > s->image_point;
 	unsigned bad = 0;
 
+	memset(page, 0, sizeof *page);
+	page->page = number;
+	page->sequence = 1;
 	for (unsigned i = 0; i < 2; i++) {
-		if (!slot_page_good(s, volume, number, &copy[i]))
-			bad++;
-		else if (!best || copy[i].sequence > best->sequence)
-			best = &copy[i];
+		bool ours = slot_page_ours(s, volume, number, &copy[i]);
+		if (ours && copy[i].crc == slot_page_crc(&copy[i])) {
+			if (!best || copy[i].sequence > best->sequence)
+				best = &copy[i];
+			continue;
+		}
+		bad++;
+		if (ours && copy[i].header_crc == slot_page_header_crc(&copy[i])) {
+			told = &copy[i];
+			page->sequence = max_u64(page->sequence, told->sequence);
+		}
 	}
-	/* One bad copy is what a crash in a fold leaves, and the fold is done again. */
-	if (bad == 2 || (bad == 1 && s->group.fold_point <= s->image_point))
+	if (bad == 2 || (bad == 1 && !folding))
 		s->damage++;
-	if (best) {
+	if (best)
 		*page = *best;
-	} else {
-		memset(page, 0, sizeof *page);
-		page->page = number;
-		page->sequence = 1;
-		for (unsigned i = 0; i < SLOTS_PER_PAGE; i++)
-			page->slot[i].kind = SLOT_HOLE;
-	}
 	for (unsigned i = 0; i < SLOTS_PER_PAGE; i++)
 		s->lsn_max = max_u64(s->lsn_max, page->slot[i].lsn);
+	slots_distrust(page, bad == 2	? SLOTS_ALL
+			     : bad == 1 ? slots_in_doubt(best, told, folding)
+					: 0);
 }
 
 /* ---- slots in memory ---- */
@@ -143,6 +178,7 @@ void image_slot_set(struct store *s, uint8_t volume, uint64_t block, const struc
 
 	memset(slot, 0, sizeof *slot);
 	image_mark(s, volume, block);
+	s->image.page[page_of(s, volume, block)].changed |= 1ull << block % SLOTS_PER_PAGE;
 	s->lsn_max = max_u64(s->lsn_max, record->lsn);
 	slot->kind = kind;
 	if (kind == SLOT_NEVER_WRITTEN)
@@ -163,13 +199,29 @@ void image_slot_set(struct store *s, uint8_t volume, uint64_t block, const struc
 
 static void commit_step(struct store *s, struct effects *fx);
 
-/* A page that found no room. Its next write goes over the same copy: the other is the good one. */
-static void page_left(struct store *s, struct disk_slot_page *page, int err, struct effects *fx)
+static void page_dirty(struct store *s, const struct disk_slot_page *page)
 {
 	uint64_t index = (uint64_t)(page - s->image.page);
 
-	page->sequence--;
 	s->image.dirty[index / 64] |= 1ull << index % 64;
+}
+
+/* Where the copy before is bad the page is written over it too, before anybody relies on the slots:
+ * one good copy beside a bad one is not believed. */
+static void page_written(struct store *s, struct disk_slot_page *page)
+{
+	if (page->changed == SLOTS_ALL) {
+		page_dirty(s, page);
+		s->image.commit.again = true;
+	}
+	page->changed = 0;
+}
+
+/* A page that found no room. Its next write goes over the same copy: the other is the good one. */
+static void page_left(struct store *s, struct disk_slot_page *page, int err, struct effects *fx)
+{
+	page->sequence--;
+	page_dirty(s, page);
 	s->image.commit.left = true;
 	store_room_note(s, err, fx);
 }
@@ -191,6 +243,8 @@ static void commit_done(struct io *io, int32_t result, struct effects *fx)
 		page_left(s, io->single.iov_base, err, fx);
 	else if (err)
 		store_fail(s, err, fx);
+	else if (io->kind == IO_WRITE)
+		page_written(s, io->single.iov_base);
 	if (s->state == STORE_READY)
 		commit_step(s, fx);
 }
@@ -269,7 +323,7 @@ static void pages_submit(struct store *s, struct effects *fx)
 		s->image.commit.cursor = dirty_next(s);
 		if (s->image.commit.cursor == s->image.page_count)
 			return;
-		page_submit(s, own, s->image.commit.cursor, fx);
+		page_submit(s, own, s->image.commit.cursor++, fx);
 	}
 }
 
@@ -280,6 +334,14 @@ static void room_found(struct store *s, struct effects *fx)
 		return;
 	s->room.wanted = false;
 	effects_note(fx, NOTE_INFO, s->config.subject, "there is room on its disk again", NULL);
+}
+
+static void commit_pages_begin(struct image *image)
+{
+	image->commit.step = COMMIT_PAGES;
+	image->commit.slots = 0;
+	image->commit.cursor = 0;
+	image->commit.again = false;
 }
 
 static void commit_step(struct store *s, struct effects *fx)
@@ -293,9 +355,7 @@ static void commit_step(struct store *s, struct effects *fx)
 	case COMMIT_IMAGES:
 		if (image->commit.pending)
 			return;
-		image->commit.step = COMMIT_PAGES;
-		image->commit.slots = 0;
-		image->commit.cursor = 0;
+		commit_pages_begin(image);
 		/* fall through */
 	case COMMIT_PAGES:
 		pages_submit(s, fx);
@@ -307,6 +367,11 @@ static void commit_step(struct store *s, struct effects *fx)
 	case COMMIT_SLOTS:
 		if (image->commit.pending)
 			return;
+		if (image->commit.again) {
+			commit_pages_begin(image);
+			commit_step(s, fx);
+			return;
+		}
 		image->commit.step = COMMIT_IDLE;
 		room_found(s, fx);
 		image->commit.finished(s, fx);

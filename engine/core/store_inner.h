@@ -149,7 +149,8 @@ struct image {
 		uint32_t images; /* volumes whose image was written since it was synced */
 		uint32_t slots;	 /* volumes whose slot pages were written */
 		unsigned pending;
-		bool left; /* pages found no room: they are marked still */
+		bool left;  /* pages found no room: they are marked still */
+		bool again; /* pages are marked again: their other copy is bad */
 		uint64_t cursor;
 		struct store_io sync[VOLUMES_PER_GROUP_MAX];
 		struct store_io page[COMMIT_PAGES_IN_FLIGHT_MAX];

@@ -76,9 +76,11 @@ int store_find(const struct store *s, uint8_t volume, uint64_t block, lsn_t limi
 		return 0;
 	}
 	const struct disk_slot *slot = image_slot(s, volume, block);
+	if (block_overtaken(s, volume, block))
+		return -ESTALE;
 	if (slot->kind == SLOT_HOLE)
 		return -EBADMSG;
-	if (slot->lsn > limit || block_overtaken(s, volume, block))
+	if (slot->lsn > limit)
 		return -ESTALE;
 	if (slot->kind == SLOT_NEVER_WRITTEN)
 		return -ENOENT;

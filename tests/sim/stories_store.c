@@ -226,6 +226,51 @@ static void stale_headers(void)
 	scrubs();
 }
 
+/* The only store. Its newer headers rot: what they said is lost, and not what was before it. */
+static void headers_of_the_only_store(void)
+{
+	struct options options = ordinary((struct geometry){1, 0}, 1);
+	options.segments = 4;
+	begin_with(&options);
+	for (unsigned i = 0; i < 7; i++)
+		writes(0, i ? 8 : 16);
+	wait_until(folded);
+	rest();
+	primary_gone();
+	world_say(&world, "store 0: its newer slot page rots");
+	slots_rot(0, slots_newer(0));
+	vault_cut();
+	tell_damage();
+	promotes(false);
+}
+
+/* Two stores have acknowledged, two are behind. Of one journal a segment in the middle is
+ * overwritten: that store does not know what it held, but that there was more. */
+static void segment_overwritten(void)
+{
+	enum { SEGMENT = 3 };
+	struct options options = ordinary((struct geometry){2, 2}, 2);
+	options.segment_bytes = 32 * 1024;
+	begin_with(&options);
+	writes(0, 16);
+	rest();
+	for (unsigned i = 2; i < 4; i++)
+		vault_file(store_files_of(i)->journal)->stalled = world.now + 5 * NS_PER_S;
+	writes(0, 16);
+	world.fate = FATE_LOST;
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	struct file *journal = vault_file(store_files_of(0)->journal);
+	memset(journal->durable + SEGMENT * options.segment_bytes, 0, options.segment_bytes);
+	memset(journal->cached + SEGMENT * options.segment_bytes, 0, options.segment_bytes);
+	world_say(&world, "store 0: zeros over segment %u", SEGMENT);
+	site_start(&world, SITE_VAULT);
+	world_run(&world, world.now + 6 * NS_PER_S, NULL);
+	tell_damage();
+	tell_vault();
+	promotes(false);
+}
+
 static void told_lost(unsigned index)
 {
 	const struct command what = {.kind = COMMAND_STORE_LOST, .store = (uint8_t)index};
@@ -390,6 +435,46 @@ static const struct story stories[] = {
 	 "scrub 0: 55 read, 9 bad, 9 repaired, 0 lost\n"
 	 "site 1: scrub: 64 shards read, 0 bad or missing, 0 repaired\n"
 	 "scrub 0: 64 read, 0 bad, 0 repaired, 0 lost\n"},
+	{"headers of the only store", headers_of_the_only_store,
+	 "writes 16 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "writes 8 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "store 0: its newer slot page rots\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: opened with damage in 1 places\n"
+	 "site 1: 1 of 1 stores in service, consistent point 64\n"
+	 "damage: 1\n"
+	 "promotion -61\n"
+	 "8 blocks lost: v0 blocks 8-15\n"},
+	{"segment overwritten", segment_overwritten,
+	 "writes 16 blocks from 0\n"
+	 "answered\n"
+	 "writes 16 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "store 0: zeros over segment 3\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: opened with damage in 1 places\n"
+	 "site 1: 4 of 4 stores in service, consistent point 18\n"
+	 "damage: 1 0 0 0\n"
+	 "vault vault: floors 18 32 18 18, durable 18, consistent 18, 0 repaired\n"
+	 "promotion -61\n"
+	 "not proven: would serve up to lsn 18, but lsn 32 may have been acknowledged; "
+	 "accept the loss with --accept-loss; \n"},
 	/* clang-format on */
 };
 const struct story_set stories_store = {stories, ARRAY_COUNT(stories)};
