@@ -469,6 +469,8 @@ static const struct story stories[] = {
 	 "store 0: zeros over segment 3\n"
 	 "site 1 starts (life 3)\n"
 	 "site 1: opened with damage in 1 places\n"
+	 "site 1: lsn 25 was acknowledged, but all is here up to lsn 18 only: stores are missing, "
+	 "or damaged\n"
 	 "site 1: 4 of 4 stores in service, consistent point 18\n"
 	 "damage: 1 0 0 0\n"
 	 "vault vault: floors 18 32 18 18, durable 18, consistent 18, 0 repaired\n"
