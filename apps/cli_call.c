@@ -105,10 +105,13 @@ int cli_call(const struct cli *cli, const char *verb, json_t *args, int timeout_
 	if (code || json_is_true(json_object_get(*reply, "ok")))
 		return code;
 	const char *error = json_string_value(json_object_get(*reply, "error"));
-	if (cli->json)
-		print_json(*reply); /* as it came: it may say more than an error does */
-	else
+	if (cli->json) {
+		/* As it came, for it may say more than an error does; and our exit code. */
+		json_object_set_new(*reply, "code", json_integer(CLI_FAILED));
+		print_json(*reply);
+	} else {
 		cli_fail(cli, CLI_FAILED, "%s", error ? error : "refused, without a reason");
+	}
 	json_decref(*reply);
 	*reply = NULL;
 	return CLI_FAILED;

@@ -4,6 +4,7 @@
  * client, so the slot is the token of the request. When all slots are taken, the client that has
  * been idle longest makes room: a forgotten connection cannot lock the operator out. */
 #include "control.h"
+#include "log.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -12,7 +13,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { REST_MS = 250 };
 
 /* free -> idle (accept) -> open (a request) -> idle (answered) -> free (closed). A client that
  * vanishes while open keeps its slot, with fd -1, until it is answered. */
@@ -36,42 +40,50 @@ struct control {
 	control_handler *handler;
 	void *context;
 	struct sockaddr_un address;
+	struct stat made; /* of the socket file */
+	int64_t rest_until_ms;
+	bool resting; /* said already that nobody can be let in */
 	struct control_client client[CONTROL_CLIENTS_MAX];
 };
 
 /* ---- the socket ---- */
 
-/* A socket file that nobody answers at is left from a process that was killed. */
-static bool socket_is_dead(const struct sockaddr_un *address)
+/* A socket that nobody answers at is left from a process that was killed. What is no socket is
+ * somebody's file, and is never touched. 0, or why the path is not free. */
+static int path_clear(const struct sockaddr_un *address)
 {
+	struct stat found;
+	if (lstat(address->sun_path, &found))
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(found.st_mode))
+		return -EEXIST;
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
-		return false;
+		return -errno;
 	int err = connect(fd, (const struct sockaddr *)address, sizeof *address) ? errno : 0;
 	close(fd);
-	return err == ECONNREFUSED;
+	if (err != ECONNREFUSED)
+		return -EADDRINUSE;
+	return unlink(address->sun_path) ? -errno : 0;
 }
 
 static int socket_bind(int fd, const struct sockaddr_un *address)
 {
-	if (bind(fd, (const struct sockaddr *)address, sizeof *address) == 0)
-		return 0;
-	if (errno != EADDRINUSE || !socket_is_dead(address))
-		return -errno;
-	if (unlink(address->sun_path) ||
-	    bind(fd, (const struct sockaddr *)address, sizeof *address))
-		return -errno;
-	return 0;
+	int err = path_clear(address);
+	if (!err && bind(fd, (const struct sockaddr *)address, sizeof *address))
+		err = -errno;
+	return err;
 }
 
-static int socket_listen(const struct sockaddr_un *address)
+static int socket_listen(const struct sockaddr_un *address, struct stat *made)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
 	int err = socket_bind(fd, address);
 	/* Nobody can connect before listen, so the mode is right from the first client on. */
-	if (!err && (chmod(address->sun_path, 0660) || listen(fd, CONTROL_CLIENTS_MAX))) {
+	if (!err && (chmod(address->sun_path, 0660) || lstat(address->sun_path, made) ||
+		     listen(fd, CONTROL_CLIENTS_MAX))) {
 		err = -errno;
 		unlink(address->sun_path);
 	}
@@ -94,7 +106,7 @@ struct control *control_new(const char *path, control_handler *handler, void *co
 	control->context = context;
 	control->address.sun_family = AF_UNIX;
 	memcpy(control->address.sun_path, path, strlen(path)); /* zeroed before */
-	control->listener = socket_listen(&control->address);
+	control->listener = socket_listen(&control->address, &control->made);
 	if (control->listener >= 0)
 		return control;
 	errno = -control->listener;
@@ -114,6 +126,15 @@ static void client_disconnect(struct control_client *client)
 		client->state = SLOT_FREE;
 }
 
+/* Somebody may have put another file in the place of ours. */
+static void socket_unlink(const struct control *control)
+{
+	struct stat found;
+	if (lstat(control->address.sun_path, &found) == 0 && S_ISSOCK(found.st_mode) &&
+	    found.st_dev == control->made.st_dev && found.st_ino == control->made.st_ino)
+		unlink(control->address.sun_path);
+}
+
 void control_free(struct control *control)
 {
 	if (!control)
@@ -122,7 +143,7 @@ void control_free(struct control *control)
 		if (control->client[i].state != SLOT_FREE)
 			client_disconnect(&control->client[i]);
 	close(control->listener);
-	unlink(control->address.sun_path);
+	socket_unlink(control);
 	free(control);
 }
 
@@ -146,9 +167,9 @@ static bool client_queue(struct control_client *client, json_t *message)
 	return out != NULL;
 }
 
-static json_t *error_json(int code, const char *text)
+static json_t *error_json(int err, const char *text)
 {
-	return json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "code", code);
+	return json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "errno", err);
 }
 
 void control_reply(struct control_client *client, json_t *reply)
@@ -167,14 +188,14 @@ void control_reply(struct control_client *client, json_t *reply)
 		client->closing = true;
 }
 
-void control_reply_error(struct control_client *client, int code, const char *format, ...)
+void control_reply_error(struct control_client *client, int err, const char *format, ...)
 {
 	char text[512];
 	va_list arguments;
 	va_start(arguments, format);
 	vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
-	control_reply(client, error_json(code, text));
+	control_reply(client, error_json(err, text));
 }
 
 void control_progress(struct control_client *client, json_t *progress)
@@ -190,6 +211,14 @@ void control_progress(struct control_client *client, json_t *progress)
 bool control_client_gone(const struct control_client *client)
 {
 	return client->fd < 0;
+}
+
+unsigned control_open_count(const struct control *control)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++)
+		count += control->client[i].state == SLOT_OPEN;
+	return count;
 }
 
 uid_t control_client_uid(const struct control_client *client)
@@ -301,13 +330,36 @@ static struct control_client *slot_take(struct control *control)
 	return oldest;
 }
 
+static int64_t clock_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Who waits to be let in keeps the listener readable: out of descriptors it is left alone for a
+ * while, else the control thread would turn without end. */
+static void accept_failed(struct control *control, int err)
+{
+	if (err == EAGAIN || err == EINTR || err == ECONNABORTED)
+		return;
+	control->rest_until_ms = clock_ms() + REST_MS;
+	if (!control->resting)
+		log_line(NOTE_ERROR, NULL, "nobody is let in at %s: %s; tried again every %d ms",
+			 control->address.sun_path, strerror(err), REST_MS);
+	control->resting = true;
+}
+
 static void client_accept(struct control *control)
 {
 	static const char busy[] = "{\"ok\":false,\"error\":\"all clients wait for answers; try "
-				   "again\",\"code\":11}\n";
+				   "again\",\"errno\":11}\n";
 	int fd = accept4(control->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
+	if (fd < 0) {
+		accept_failed(control, errno);
 		return;
+	}
+	control->resting = false;
 	struct control_client *client = slot_take(control);
 	if (!client) {
 		if (send(fd, busy, sizeof busy - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
@@ -334,7 +386,9 @@ static bool client_reads(const struct control_client *client)
 unsigned control_pollfds(const struct control *control, struct pollfd fds[CONTROL_POLLFDS_MAX])
 {
 	unsigned count = 0;
-	fds[count++] = (struct pollfd){.fd = control->listener, .events = POLLIN};
+	bool rests = control->resting && clock_ms() < control->rest_until_ms;
+	/* poll passes over a negative descriptor. */
+	fds[count++] = (struct pollfd){.fd = rests ? -1 : control->listener, .events = POLLIN};
 	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
 		const struct control_client *client = &control->client[i];
 		if (client->state == SLOT_FREE || client->fd < 0)

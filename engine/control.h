@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The control socket, daemon's side: newline-delimited JSON over a Unix socket (mode 0660). A
  * request {"verb": "...", "args": {...}} is answered by {"ok": true, ...} or {"ok": false,
- * "error": "text", "code": N}, with {"progress": ...} lines before it if it takes long. Polled by
+ * "error": "text", "errno": N}, with {"progress": ...} lines before it if it takes long. Polled by
  * the control thread; never blocks; a slow client costs nothing but its own answers. */
 #ifndef CASEMATE_CONTROL_H
 #define CASEMATE_CONTROL_H
@@ -29,10 +29,11 @@ struct control_client;
 typedef void control_handler(void *context, const char *verb, const json_t *args,
 			     struct control_client *);
 
-/* gives: a listening socket at the path, or NULL with errno (-EADDRINUSE: another process answers
- * there; a dead socket is replaced). */
+/* gives: a listening socket at the path, or NULL with errno (EADDRINUSE: another process answers
+ * there; a dead socket is replaced; EEXIST: what is there is no socket, and is left alone). */
 struct control *control_new(const char *path, control_handler *, void *context);
-/* Closes all and removes the socket. Tokens of unanswered requests end with it. */
+/* Closes all and removes the socket, if it is still ours. Tokens of unanswered requests end with
+ * it. */
 void control_free(struct control *);
 
 /* What to poll for; the number of entries filled. */
@@ -42,10 +43,12 @@ void control_turn(struct control *, const struct pollfd *, unsigned count);
 
 /* Takes the reply. control_reply adds "ok": true when it has none. */
 void control_reply(struct control_client *, json_t *reply);
-void control_reply_error(struct control_client *, int code, const char *format, ...)
+void control_reply_error(struct control_client *, int err, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Takes the value of "progress"; dropped when the client does not read. */
 void control_progress(struct control_client *, json_t *);
+/* Requests that are not answered yet; at CONTROL_CLIENTS_MAX of them nobody else is let in. */
+unsigned control_open_count(const struct control *);
 /* Nobody waits for this answer any more. */
 bool control_client_gone(const struct control_client *);
 /* Who asks, for the log. */

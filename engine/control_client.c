@@ -119,8 +119,11 @@ int control_call(const struct control_call *call, json_t **reply)
 		return fd;
 	char *buffer = malloc(CONTROL_REPLY_BYTES_MAX);
 	int err = buffer ? request_send(fd, call->request) : -ENOMEM;
+	/* A daemon that has no place for us says so and hangs up, maybe before we have asked. */
 	if (!err)
 		err = reply_receive(fd, call, buffer, reply);
+	else if (err == -EPIPE && reply_receive(fd, call, buffer, reply) == 0)
+		err = 0;
 	free(buffer);
 	close(fd);
 	return err;

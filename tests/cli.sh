@@ -155,7 +155,7 @@ expect_json 0 True 'j["schema"] == 1 and not j["degraded"]' --socket healthy.soc
 expect_json 3 True 'j["degraded"]' --socket degraded.sock status
 expect 0 'v: synced' --socket healthy.sock wait v --synced --timeout 1s
 expect 1 'late: not synced in time' --socket healthy.sock wait late --synced
-expect_json 1 False 'j["code"] == 110' --socket healthy.sock wait late --synced
+expect_json 1 False 'j["code"] == 1 and j["errno"] == 110' --socket healthy.sock wait late --synced
 expect 0 'consistent: 100' --socket healthy.sock promote g --key file:/k --yes
 expect 1 'acknowledged writes would be lost' --socket healthy.sock promote h --key file:/k --yes
 expect_json 0 True 'j["key"] == "file:/k"' --socket healthy.sock promote g --key file:/k --yes

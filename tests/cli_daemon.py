@@ -29,14 +29,14 @@ def answer(verb, args):
         yield status
     elif verb == "wait":
         late = args["volume"] == "late"
-        refused = {"ok": False, "error": "late: not synced in time", "code": 110}
+        refused = {"ok": False, "error": "late: not synced in time", "errno": 110}
         yield refused if late else {"ok": True}
     elif verb == "promote":
         assert set(args) == {"group", "key", "accept_loss"}
         if args["group"] == "g":
             yield {"ok": True, "consistent": 100, "acknowledged": 100, "key": args["key"]}
         else:
-            yield {"ok": False, "error": "2 acknowledged writes would be lost", "code": 1}
+            yield {"ok": False, "error": "2 acknowledged writes would be lost", "errno": 1}
     elif verb == "scrub":
         yield {"progress": {"shards": 10}}
         yield {"ok": True, "shards_read": 20, "bad": 0, "repaired": 0, "lost": 0}
@@ -49,7 +49,7 @@ def answer(verb, args):
             reply["cursor"] = first + 2
         yield reply
     else:
-        yield {"ok": False, "error": "unknown verb", "code": 22}
+        yield {"ok": False, "error": "unknown verb", "errno": 22}
 
 
 listener = socket.socket(socket.AF_UNIX)

@@ -10,11 +10,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+enum { TOO_LONG_BYTES = 4 << 20 };
 
 struct fixture {
 	char path[64];
@@ -115,22 +118,22 @@ static void lines_are_answered(void **state)
 		/* 1 */ {"{\"verb\":\"echo\",\"args\":{\"a\":1}}\n",
 			 "{\"args\":{\"a\":1},\"ok\":true}\n"},
 		{"{\"verb\":\"echo\"}\n", "{\"args\":{},\"ok\":true}\n"},
-		{"{\"verb\":\"fail\"}\n", "{\"ok\":false,\"error\":\"no luck\",\"code\":7}\n"},
+		{"{\"verb\":\"fail\"}\n", "{\"ok\":false,\"error\":\"no luck\",\"errno\":7}\n"},
 		{"{\"verb\":\"slow\"}\n",
 		 "{\"progress\":0}\n{\"progress\":1}\n{\"progress\":2}\n{\"ok\":true}\n"},
 		/* 5 */
 		{"{\"verb\":1}\n", "{\"ok\":false,\"error\":\"a request is an object with a "
-				   "\\\"verb\\\"\",\"code\":22}\n"},
+				   "\\\"verb\\\"\",\"errno\":22}\n"},
 		{"[]\n", "{\"ok\":false,\"error\":\"a request is an object with a \\\"verb\\\"\","
-			 "\"code\":22}\n"},
+			 "\"errno\":22}\n"},
 		{"{\"verb\":\"echo\",\"args\":[]}\n",
-		 "{\"ok\":false,\"error\":\"\\\"args\\\" must be an object\",\"code\":22}\n"},
+		 "{\"ok\":false,\"error\":\"\\\"args\\\" must be an object\",\"errno\":22}\n"},
 		{"{\"verb\":\n", NULL},
 		{"\n", NULL},
 		/* 10 */ {"{\"verb\":\"a\",\"verb\":\"b\"}\n", NULL},
 		{"\xff\xfe\n", NULL},
 		{"{\"verb\":\"echo\"}\n{\"verb\":\"fail\"}\n",
-		 "{\"args\":{},\"ok\":true}\n{\"ok\":false,\"error\":\"no luck\",\"code\":7}\n"},
+		 "{\"args\":{},\"ok\":true}\n{\"ok\":false,\"error\":\"no luck\",\"errno\":7}\n"},
 	};
 	struct fixture *fixture = *state;
 	int fd = raw_connect(fixture); /* one connection: no bad line spoils the next */
@@ -174,7 +177,7 @@ static void oversized_line_is_refused(void **state)
 	}
 	assert_string_equal(
 		raw_receive(fd),
-		"{\"ok\":false,\"error\":\"a line is longer than 64 KiB\",\"code\":90}\n");
+		"{\"ok\":false,\"error\":\"a line is longer than 64 KiB\",\"errno\":90}\n");
 	assert_string_equal(raw_receive(fd), "closed");
 	assert_int_equal(fixture->handled, 0);
 	close(fd);
@@ -206,7 +209,7 @@ static void answer_has_a_bound(void **state)
 	turn(fixture);
 	assert_string_equal(raw_receive(fd),
 			    "{\"ok\":false,\"error\":\"the answer is too long; ask "
-			    "for less\",\"code\":90}\n");
+			    "for less\",\"errno\":90}\n");
 	close(fd);
 }
 
@@ -332,6 +335,57 @@ static void socket_is_owned_once(void **state)
 	assert_int_equal(errno, ENAMETOOLONG);
 }
 
+/* A file that is no socket is somebody's: a key, say. It is neither replaced nor removed. */
+static void files_are_left_alone(void **state)
+{
+	struct fixture *fixture = *state;
+	char file[80], link_to[80];
+	snprintf(file, sizeof file, "%s-file", fixture->path);
+	snprintf(link_to, sizeof link_to, "%s-link", fixture->path);
+	FILE *made = fopen(file, "w");
+	assert_non_null(made);
+	fclose(made);
+	assert_null(control_new(file, handle, fixture));
+	assert_int_equal(errno, EEXIST);
+	assert_int_equal(access(file, F_OK), 0);
+	assert_int_equal(symlink(file, link_to), 0);
+	assert_null(control_new(link_to, handle, fixture));
+	assert_int_equal(errno, EEXIST);
+	assert_int_equal(access(link_to, F_OK), 0);
+	unlink(link_to);
+
+	/* Put in the place of our socket while we run. */
+	struct control *control = control_new(link_to, handle, fixture);
+	assert_non_null(control);
+	assert_int_equal(rename(file, link_to), 0);
+	control_free(control);
+	assert_int_equal(unlink(link_to), 0);
+}
+
+/* Out of descriptors the server comes to rest, and lets the one who waits in afterwards. */
+static void descriptors_run_out(void **state)
+{
+	struct fixture *fixture = *state;
+	struct rlimit limit, none;
+	int fd = raw_connect(fixture), next = dup(fd);
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	turn(fixture);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	raw_send(fd, "{\"verb\":\"echo\"}\n");
+	const char *answer = "";
+	for (unsigned i = 0; i < 6000 && !*answer; i++) {
+		usleep(10000);
+		turn(fixture);
+		answer = raw_receive(fd);
+	}
+	assert_string_equal(answer, "{\"args\":{},\"ok\":true}\n");
+	close(fd);
+}
+
 /* ---- the real client ---- */
 
 static void *serve(void *context)
@@ -353,6 +407,45 @@ static void count_progress(void *context, const json_t *progress)
 	unsigned *count = context;
 	assert_int_equal(json_integer_value(progress), *count);
 	++*count;
+}
+
+/* All places are taken: the request, too long for the socket's buffer, cannot be sent to its end,
+ * but what the server said before it hung up is told. */
+static void busy_server_is_heard(void **state)
+{
+	struct fixture *fixture = *state;
+	int fd[CONTROL_CLIENTS_MAX];
+	struct control_client *token[CONTROL_CLIENTS_MAX];
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		fd[i] = raw_connect(fixture);
+		assert_int_equal(control_open_count(fixture->control), i);
+		raw_send(fd[i], "{\"verb\":\"later\"}\n");
+		turn(fixture);
+		token[i] = fixture->later;
+	}
+	char *text = malloc(TOO_LONG_BYTES + 1);
+	memset(text, 'x', TOO_LONG_BYTES);
+	text[TOO_LONG_BYTES] = 0;
+	pthread_t thread;
+	json_t *reply, *request = json_pack("{s:s, s:s}", "verb", "echo", "text", text);
+	struct control_call control_args = {fixture->path, request, 60000, NULL, NULL};
+	assert_int_equal(pipe(fixture->stop), 0);
+	assert_int_equal(pthread_create(&thread, NULL, serve, fixture), 0);
+	int err = control_call(&control_args, &reply);
+	assert_int_equal(write(fixture->stop[1], "x", 1), 1);
+	pthread_join(thread, NULL);
+	assert_int_equal(err, 0);
+	assert_string_equal(json_string_value(json_object_get(reply, "error")),
+			    "all clients wait for answers; try again");
+	json_decref(reply);
+	json_decref(request);
+	free(text);
+	for (unsigned i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+		control_reply(token[i], json_object());
+		close(fd[i]);
+	}
+	close(fixture->stop[0]);
+	close(fixture->stop[1]);
 }
 
 static int call(const struct fixture *fixture, const char *verb, int timeout_ms, json_t **reply,
@@ -426,7 +519,10 @@ int main(void)
 		control_test(idle_client_makes_room),
 		control_test(open_requests_keep_their_slots),
 		control_test(socket_is_owned_once),
+		control_test(files_are_left_alone),
+		control_test(descriptors_run_out),
 		control_test(command_is_served),
+		control_test(busy_server_is_heard),
 		control_test(nobody_answers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
