@@ -12,7 +12,8 @@
 #include <stdio.h>
 
 #define WAIT_AGAIN_NS (100 * NS_PER_MS)
-enum { JOURNAL_LINES = 256, WAIT_MS = 30000 };
+/* WAIT_PLACES: of the clients of the control socket, so that status and promote find one too. */
+enum { JOURNAL_LINES = 256, WAIT_MS = 30000, WAIT_PLACES = CONTROL_CLIENTS_MAX - 2 };
 
 struct verb {
 	struct command command;
@@ -164,6 +165,12 @@ static void wait_asked(struct engine *engine, struct verb *verb, const json_t *a
 	const json_t *timeout = json_object_get(args, "timeout_ms");
 	json_int_t ms = timeout ? json_integer_value(timeout) : WAIT_MS;
 
+	if (control_open_count(engine->control) > WAIT_PLACES) {
+		verb_refuse(verb, -EAGAIN,
+			    "too many clients wait for answers already, and the last places are "
+			    "kept for other verbs; try again later");
+		return;
+	}
 	verb->until = engine_now() + (ns_t)(ms > 0 ? ms : 0) * NS_PER_MS;
 	verb->command.kind = COMMAND_STATUS;
 	verb->command.status = &verb->status;
