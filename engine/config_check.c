@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* How the values of a configuration must fit together: names, addresses, geometry, roles, stores.
+/* How the values of a configuration must fit together: names, addresses, geometry, roles.
  * Each complaint stands at the deepest key that exists on the path it names. */
+#include "config_checking.h"
 #include "config_schema.h"
-#include "config_report.h"
-#include "config_tree.h"
 #include "units.h"
 
 #include "core/base.h"
 
 #include <stdarg.h>
 
-struct checking {
-	struct config *config;
-	const struct tree *root;
-	struct report *report;
-};
-
-struct where {
-	char path[REPORT_PATH_BYTES];
-};
-
-__attribute__((format(printf, 1, 2))) static struct where where(const char *format, ...)
+struct where where(const char *format, ...)
 {
 	struct where place;
 	va_list arguments;
@@ -30,9 +19,7 @@ __attribute__((format(printf, 1, 2))) static struct where where(const char *form
 	return place;
 }
 
-__attribute__((format(printf, 3, 4))) static void complain(const struct checking *checking,
-							   struct where place, const char *format,
-							   ...)
+void complain(const struct checking *checking, struct where place, const char *format, ...)
 {
 	char what[REPORT_WHAT_BYTES];
 	const struct tree *node = tree_nearest_node(checking->root, place.path);
@@ -80,77 +67,6 @@ static void check_sites(const struct checking *checking)
 			complain(
 				checking, where("sites[%u].pins[0]", i),
 				"is a pin of sites[0] too; each site has a certificate of its own");
-	}
-}
-
-/* ---- files: each is used for one thing only at one site ---- */
-
-enum { FILES_MAX = 4 + CONFIG_NBD_MAX + GROUPS_MAX * (VOLUMES_PER_GROUP_MAX + SHARDS_MAX) };
-struct file_use {
-	const char *file;
-	struct where place;
-};
-struct file_uses {
-	unsigned count;
-	struct file_use use[FILES_MAX];
-};
-
-/* The next name on an absolute path; "" at its end. Slashes too many and "." name nothing. */
-static const char *path_step(const char *path, size_t *length)
-{
-	for (;; path += *length) {
-		path += strspn(path, "/");
-		*length = strcspn(path, "/");
-		if (*length != 1 || *path != '.')
-			return path;
-	}
-}
-
-static bool same_file(const char *a, const char *b)
-{
-	size_t length, other;
-	a = path_step(a, &length);
-	b = path_step(b, &other);
-	while (*a && length == other && memcmp(a, b, length) == 0) {
-		a = path_step(a + length, &length);
-		b = path_step(b + other, &other);
-	}
-	return !*a && !*b;
-}
-
-static void files_add(const struct checking *checking, struct file_uses *uses, const char *file,
-		      struct where place)
-{
-	if (!file)
-		return;
-	for (unsigned i = 0; i < uses->count; i++)
-		if (same_file(uses->use[i].file, file)) {
-			complain(checking, place, "\"%s\" is used for %s already", file,
-				 uses->use[i].place.path);
-			return;
-		}
-	must(uses->count < FILES_MAX, "the table has room for every file of a site");
-	uses->use[uses->count++] = (struct file_use){file, place};
-}
-
-static void check_files(const struct checking *checking, unsigned site)
-{
-	struct file_uses uses = {0};
-	const struct config *config = checking->config;
-	const struct config_site *own = &config->site[site];
-	files_add(checking, &uses, own->control, where("sites[%u].control", site));
-	files_add(checking, &uses, own->state, where("sites[%u].state", site));
-	for (unsigned i = 0; i < own->nbd_count; i++)
-		files_add(checking, &uses, own->nbd[i].unix_path,
-			  where("sites[%u].nbd[%u]", site, i));
-	for (unsigned g = 0; g < config->group_count; g++) {
-		const struct config_group *group = &config->group[g];
-		for (unsigned v = 0; v < group->volume_count; v++)
-			files_add(checking, &uses, group->volume[v].device[site],
-				  where("groups[%u].volumes[%u].device.%s", g, v, own->name));
-		for (unsigned s = 0; s < group->store_count[site]; s++)
-			files_add(checking, &uses, group->store[site][s],
-				  where("groups[%u].stores.%s[%u]", g, own->name, s));
 	}
 }
 

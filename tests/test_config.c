@@ -468,10 +468,82 @@ static void what_does_not_fit_together(void **state)
 		 "too\n"
 		 "f:45:1: unused: unknown key\n"},
 		{"/s/1, /s/2", "/s/0., /s//./0/",
-		 "f:36:31: groups[0].stores.b[2]: \"/s//./0/\" is used for groups[0].stores.b[0] "
+		 "f:36:31: groups[0].stores.b[2]: \"/s/0\" is used for groups[0].stores.b[0] "
 		 "already\n"},
 	};
 	mistakes_are_told(rows, ARRAY_COUNT(rows));
+}
+
+#define SOCKET_OF_107                                                                              \
+	"/run/6789012345678901234567890123456789012345678901234567890"                             \
+	"12345678901234567890123456789012345678901234567"
+
+/* Two things that would be one file, or one within the other: each would destroy the other. */
+static void what_overlaps(void **state)
+{
+	static const struct mistake rows[] = {
+		/* 1: what a socket would replace */
+		{"/run/a.sock", "/etc/a.key",
+		 "f:9:14: sites[0].control: \"/etc/a.key\" is used for sites[0].key already\n"},
+		{"/run/a.sock", "/etc/vol.key",
+		 "f:9:14: sites[0].control: \"/etc/vol.key\" is used for groups[0].key already\n"},
+		{"unix:/run/a-nbd.sock", "unix:/etc/x/../psk",
+		 "f:10:11: sites[0].nbd[0]: \"/etc/psk\" is used for link.psk already\n"},
+		{"/run/a.sock", "/etc/ca.pem",
+		 "f:9:14: sites[0].control: \"/etc/ca.pem\" is used for sites[0].ca already\n"},
+		/* 5 */
+		{"/dev0", "/etc/a.pem",
+		 "f:34:58: groups[0].volumes[0].device.a: \"/etc/a.pem\" is used for "
+		 "sites[0].certificate already\n"},
+		{"/run/a.sock", "/var/a/lock",
+		 "f:9:14: sites[0].control: \"/var/a/lock\" is used for the lock of "
+		 "sites[0].state already\n"},
+		{"/dev1", "/dev0.intent",
+		 "f:35:46: groups[0].volumes[1].device.a: \"/dev0.intent\" is used for the intent "
+		 "log of groups[0].volumes[0].device.a already\n"},
+		{"/dev1", "/var/a/g.intent",
+		 "f:35:46: groups[0].volumes[1].device.a: \"/var/a/g.intent\" is used for the "
+		 "intent log of groups[0].name already\n"},
+		{"/run/a.sock", "/dev0.intent",
+		 "f:34:58: groups[0].volumes[0].device.a: its intent log \"/dev0.intent\" is used "
+		 "for sites[0].control already\n"},
+		/* 10: one in the other */
+		{"/s/1", "/s/0/1",
+		 "f:36:24: groups[0].stores.b[1]: \"/s/0/1\" lies within groups[0].stores.b[0] "
+		 "(\"/s/0\")\n"},
+		{"/s/1", "/s/x/../0",
+		 "f:36:24: groups[0].stores.b[1]: \"/s/0\" is used for groups[0].stores.b[0] "
+		 "already\n"},
+		{"/s/1", "/s",
+		 "f:36:24: groups[0].stores.b[1]: \"/s\" has groups[0].stores.b[0] within it "
+		 "(\"/s/0\")\n"},
+		{"device: {a: /dev0}", "device: {a: /dev0, b: /s/1/dev}",
+		 "f:36:24: groups[0].stores.b[1]: \"/s/1\" has groups[0].volumes[0].device.b "
+		 "within it (\"/s/1/dev\")\n"},
+		{"/var/b", "/s/2/state",
+		 "f:36:30: groups[0].stores.b[2]: \"/s/2\" has sites[1].state within it "
+		 "(\"/s/2/state\")\n"},
+		/* 15 */
+		{"/run/a.sock", SOCKET_OF_107 "8",
+		 "f:9:14: sites[0].control: the path of a socket has at most 107 bytes\n"},
+	};
+	mistakes_are_told(rows, ARRAY_COUNT(rows));
+	static const struct {
+		const char *from, *to;
+	} good_rows[] = {
+		/* 1 */ {"/run/a.sock", SOCKET_OF_107},
+		{"/run/a.sock", "/var/a/a.sock"},
+		{"/etc/ca.pem", "/etc/a.pem"},
+		{"/s/1", "/s/0.1"},
+		/* 5 */ {"/s/1", "/s/0/../1"},
+		{"/dev0", "/var/a/g"},
+		{"/dev0", "/var/a/dev0"},
+	};
+	for (unsigned i = 0; i < ARRAY_COUNT(good_rows); i++) {
+		char *text = file_with(good_rows[i].from, good_rows[i].to);
+		config_free(parse_good(text, NULL));
+		free(text);
+	}
 }
 
 static void caps_hold(void **state)
@@ -611,6 +683,7 @@ int main(void)
 		cmocka_unit_test(a_window_that_is_not_given_fits),
 		cmocka_unit_test(words_and_addresses),
 		cmocka_unit_test(what_does_not_fit_together),
+		cmocka_unit_test(what_overlaps),
 		cmocka_unit_test(caps_hold),
 		cmocka_unit_test(show_reads_back_the_same),
 		cmocka_unit_test(example_is_valid),
