@@ -4,7 +4,7 @@
 #ifndef CASEMATE_CLI_H
 #define CASEMATE_CLI_H
 
-#include "core/base.h"
+#include "config.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -23,13 +23,14 @@ enum cli_exit {
 /* What the command line said. */
 struct cli {
 	const char *socket, *config, *node;
-	bool json, help;
+	bool json, help, version;
 	bool synced, accept_loss, yes;
 	const char *key;
 	int timeout_ms; /* < 0: none */
 	char **argument;
 	unsigned argument_count;
 	const struct cli_command *command;
+	const char *family; /* help of all verbs that begin with this word, or NULL */
 };
 
 /* Options that only some verbs take. */
@@ -48,11 +49,14 @@ extern const struct cli_command cli_commands[];
 
 /* Fills the struct from the command line. CLI_OK, or the exit code after the reason was told. */
 int cli_parse(struct cli *, int argc, char **argv);
-void cli_print_help(const struct cli_command *, FILE *); /* NULL: of all verbs */
+/* Of its verb, of a family of verbs, or of all. */
+void cli_print_help(const struct cli *, FILE *);
 
 /* Tells what went wrong, on stderr, or on stdout with --json; gives the code. */
 int cli_fail(const struct cli *, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* gives: *config, or CLI_BAD_CONFIG after all that is wrong with it was told. */
+int cli_load_config(const struct cli *, const char *file, const char *node, struct config **);
 /* Takes the object; adds "ok": true. Prints it as JSON. CLI_OK. */
 int cli_print_json(json_t *);
 

@@ -3,7 +3,6 @@
  * --json both go to stdout as one JSON object. */
 #include "cli.h"
 
-#include "config.h"
 #include "control_client.h"
 
 #include <errno.h>
@@ -53,10 +52,9 @@ static int socket_path(const struct cli *cli, char **path)
 		*path = strdup(cli->socket);
 		return CLI_OK;
 	}
-	int err = config_load(&config, file, cli->node, cli->json ? NULL : stderr);
-	if (err)
-		return cli_fail(cli, CLI_BAD_CONFIG, "%s: %s (casemate config check)", file,
-				err == -EINVAL ? "wrong configuration" : strerror(-err));
+	int code = cli_load_config(cli, file, cli->node, &config);
+	if (code)
+		return code;
 	*path = strdup(config->site[config->self].control);
 	config_free(config);
 	return CLI_OK;

@@ -2,8 +2,6 @@
 /* config check, config show, config example: the file, without a daemon. */
 #include "cli.h"
 
-#include "config.h"
-
 #include <errno.h>
 #include <stdlib.h>
 
@@ -24,25 +22,31 @@ static json_t *lines_json(char *text)
 	return lines;
 }
 
-/* gives: *config, or CLI_BAD_CONFIG after all errors were told. */
-static int config_read(const struct cli *cli, struct config **config)
+int cli_load_config(const struct cli *cli, const char *file, const char *node,
+		    struct config **config)
 {
 	char *told = NULL;
 	size_t bytes = 0;
 	FILE *errors = open_memstream(&told, &bytes);
 	if (!errors)
 		return cli_fail(cli, CLI_FAILED, "out of memory");
-	int err = config_load(config, config_file(cli), cli->node ? cli->node : CONFIG_ANY_NODE,
-			      errors);
+	int err = config_load(config, file, node, errors);
 	fclose(errors);
+	const char *why = err == -EINVAL ? "wrong configuration" : "no configuration";
 	if (err && cli->json)
-		cli_print_json(json_pack("{s:b, s:s, s:i, s:o}", "ok", 0, "error",
-					 "wrong configuration", "code", CLI_BAD_CONFIG, "errors",
-					 lines_json(told)));
+		cli_print_json(json_pack("{s:b, s:s, s:i, s:o}", "ok", 0, "error", why, "code",
+					 CLI_BAD_CONFIG, "errors", lines_json(told)));
 	else if (err)
-		fputs(told, stderr);
+		fprintf(stderr, "%scasemate: %s\n", told, why);
 	free(told);
 	return err ? CLI_BAD_CONFIG : CLI_OK;
+}
+
+/* Of a file as it is at either site, unless the command line names one. */
+static int config_read(const struct cli *cli, struct config **config)
+{
+	return cli_load_config(cli, config_file(cli), cli->node ? cli->node : CONFIG_ANY_NODE,
+			       config);
 }
 
 int cli_config_check(struct cli *cli)

@@ -64,11 +64,34 @@ static int site_make(const char *directory, const char *site, json_t *sites, cha
 	return 0;
 }
 
+/* All that can be refused is refused before anything is made. */
+static int sites_check(const struct cli *cli, const char *directory)
+{
+	char path[4096];
+	struct certificate_fingerprint fingerprint;
+	for (unsigned i = 1; i < cli->argument_count; i++) {
+		const char *site = cli->argument[i];
+		for (unsigned j = 1; j < i; j++)
+			if (strcmp(cli->argument[j], site) == 0)
+				return cli_fail(cli, CLI_USAGE, "\"%s\" is named twice", site);
+		snprintf(path, sizeof path, "%s/%s.pem", directory, site);
+		if (certificate_fingerprint(path, &fingerprint) == 0)
+			return cli_fail(cli, CLI_FAILED,
+					"%s is there already; its fingerprint is %s; nothing was "
+					"made",
+					path, fingerprint.text);
+	}
+	return CLI_OK;
+}
+
 int cli_cert_init(struct cli *cli)
 {
 	const char *directory = cli->argument[0];
 	char why[256] = "";
 	bool made;
+	int refused = sites_check(cli, directory);
+	if (refused)
+		return refused;
 	json_t *sites = json_array();
 	int err = ca_ensure(directory, &made, why, sizeof why);
 	for (unsigned i = 1; i < cli->argument_count && !err; i++)

@@ -30,9 +30,11 @@ static bool group_degraded(const json_t *group)
 static bool status_degraded(const json_t *status)
 {
 	size_t index;
-	json_t *group;
+	json_t *group, *path;
 	if (!json_is_true(member(status, "linked")))
 		return true;
+	json_array_foreach((json_t *)member(status, "paths"), index,
+			   path) if (!json_is_true(member(path, "alive"))) return true;
 	json_array_foreach((json_t *)member(status, "groups"), index,
 			   group) if (group_degraded(group)) return true;
 	return false;

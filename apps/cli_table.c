@@ -31,7 +31,14 @@ const struct cli_command cli_commands[] = {
 	{NULL, NULL, 0, 0, 0, NULL, NULL},
 };
 
-enum { OPTION_SOCKET = 256, OPTION_CONFIG, OPTION_NODE, OPTION_JSON, OPTION_FIRST_OF_VERB };
+enum {
+	OPTION_SOCKET = 256,
+	OPTION_CONFIG,
+	OPTION_NODE,
+	OPTION_JSON,
+	OPTION_VERSION,
+	OPTION_FIRST_OF_VERB
+};
 
 /* of: the verbs' bit, 0 for options of all. */
 static const struct {
@@ -52,6 +59,7 @@ static const struct {
 	 "SITE",
 	 "the site that this host is, if the file does not say"},
 	{{"json", no_argument, NULL, OPTION_JSON}, 0, "", "print JSON"},
+	{{"version", no_argument, NULL, OPTION_VERSION}, 0, "", "print the version"},
 	{{"help", no_argument, NULL, 'h'}, 0, "", "print this, or the help of a verb"},
 	{{"synced", no_argument, NULL, OPTION_FIRST_OF_VERB + CLI_SYNCED},
 	 CLI_SYNCED,
@@ -86,8 +94,27 @@ static void print_options(FILE *out, unsigned of)
 				options[i].help);
 }
 
-void cli_print_help(const struct cli_command *command, FILE *out)
+/* Whether a verb of two words begins with this one. */
+static bool of_family(const struct cli_command *command, const char *word)
 {
+	size_t length = strlen(word);
+	return strncmp(command->name, word, length) == 0 && command->name[length] == ' ';
+}
+
+static void print_verbs(FILE *out, const char *family)
+{
+	fputs("\nverbs:\n", out);
+	for (const struct cli_command *c = cli_commands; c->name; c++) {
+		char line[64];
+		snprintf(line, sizeof line, "%s %s", c->name, c->synopsis);
+		if (!family || of_family(c, family))
+			fprintf(out, "  %-28s%s\n", line, c->help);
+	}
+}
+
+void cli_print_help(const struct cli *cli, FILE *out)
+{
+	const struct cli_command *command = cli->command;
 	fprintf(out, "usage: casemate [--socket PATH | --config FILE --node SITE] [--json] %s %s\n",
 		command ? command->name : "VERB", command ? command->synopsis : "...");
 	if (command) {
@@ -95,12 +122,7 @@ void cli_print_help(const struct cli_command *command, FILE *out)
 		print_options(out, command->options ? command->options : ~0u << 31);
 		return;
 	}
-	fputs("\nverbs:\n", out);
-	for (const struct cli_command *c = cli_commands; c->name; c++) {
-		char line[64];
-		snprintf(line, sizeof line, "%s %s", c->name, c->synopsis);
-		fprintf(out, "  %-28s%s\n", line, c->help);
-	}
+	print_verbs(out, cli->family);
 	fputs("\noptions:\n", out);
 	print_options(out, 0);
 	fputs("\nexit codes: 0 done, 1 failed, 2 wrong usage, 3 degraded, 69 no daemon answers, "
@@ -149,6 +171,9 @@ static int option_apply(struct cli *cli, int option)
 	case OPTION_JSON:
 		cli->json = true;
 		return CLI_OK;
+	case OPTION_VERSION:
+		cli->version = true;
+		return CLI_OK;
 	case 'h':
 		cli->help = true;
 		return CLI_OK;
@@ -170,11 +195,29 @@ static int option_apply(struct cli *cli, int option)
 	return CLI_USAGE;
 }
 
-static int command_unknown(const struct cli *cli, const char *word, const char *second)
+/* The verbs that begin with the word, as a list; "" when none does. */
+static void family_list(const char *word, char *list, size_t list_bytes)
+{
+	size_t used = 0;
+	list[0] = 0;
+	for (const struct cli_command *c = cli_commands; c->name && used < list_bytes; c++)
+		if (of_family(c, word))
+			used += (size_t)snprintf(list + used, list_bytes - used, "%s%s",
+						 used ? ", " : "", c->name);
+}
+
+static int command_unknown(struct cli *cli, const char *word, const char *second)
 {
 	const char *names[32];
-	char said[128];
+	char said[128], family[128];
 	unsigned count = 0;
+	family_list(word, family, sizeof family);
+	if (*family && !second && cli->help) {
+		cli->family = word;
+		return CLI_OK;
+	}
+	if (*family && !second)
+		return usage(cli, "%s what? %s", word, family);
 	snprintf(said, sizeof said, "%s%s%s", word, second ? " " : "", second ? second : "");
 	for (const struct cli_command *c = cli_commands; c->name; c++)
 		names[count++] = c->name;
@@ -184,7 +227,10 @@ static int command_unknown(const struct cli *cli, const char *word, const char *
 	if (!near)
 		near = report_nearest(word, names);
 	if (near)
-		return usage(cli, "unknown verb \"%s\"; did you mean \"%s\"?", word, near);
+		return usage(cli, "unknown verb \"%s\"; did you mean \"%s\"?",
+			     *family ? said : word, near);
+	if (*family)
+		return usage(cli, "unknown verb \"%s\"; %s what? %s", said, word, family);
 	return usage(cli, "unknown verb \"%s\"", word);
 }
 
@@ -219,25 +265,56 @@ static int command_check(const struct cli *cli, unsigned given)
 	return CLI_OK;
 }
 
-int cli_parse(struct cli *cli, int argc, char **argv)
+/* Whoever asked for JSON gets it for a mistake on the command line too, wherever it stands. */
+static bool json_asked(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+		if (strlen(argv[i]) > 2 && strncmp(argv[i], "--json", strlen(argv[i])) == 0)
+			return true;
+	return false;
+}
+
+/* What getopt would have said on stderr. */
+static int option_refused(const struct cli *cli, int option, char **argv)
+{
+	bool one_letter = optopt > 0 && optopt < OPTION_SOCKET && optopt != 'h';
+	if (option == ':')
+		return usage(cli, "option \"%s\" requires an argument", argv[optind - 1]);
+	if (one_letter)
+		return usage(cli, "unrecognized option \"-%c\"", optopt);
+	return usage(cli, "unrecognized option \"%s\"", argv[optind - 1]);
+}
+
+static int options_parse(struct cli *cli, int argc, char **argv, unsigned *given)
 {
 	struct option longs[ARRAY_COUNT(options) + 1] = {{NULL, 0, NULL, 0}};
-	unsigned given = 0;
 	int option, code = CLI_OK;
-	*cli = (struct cli){.timeout_ms = -1};
 	for (unsigned i = 0; i < ARRAY_COUNT(options); i++)
 		longs[i] = options[i].option;
-	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1 && !code) {
+	opterr = 0;
+	while (!code && (option = getopt_long(argc, argv, ":h", longs, NULL)) != -1) {
+		if (option == '?' || option == ':')
+			return option_refused(cli, option, argv);
 		code = option_apply(cli, option);
-		given |=
-			option > OPTION_FIRST_OF_VERB ? (unsigned)option - OPTION_FIRST_OF_VERB : 0;
+		if (option > OPTION_FIRST_OF_VERB)
+			*given |= (unsigned)option - OPTION_FIRST_OF_VERB;
 	}
-	if (code)
+	return code;
+}
+
+int cli_parse(struct cli *cli, int argc, char **argv)
+{
+	unsigned given = 0;
+	*cli = (struct cli){.timeout_ms = -1, .json = json_asked(argc, argv)};
+	int code = options_parse(cli, argc, argv, &given);
+	if (code || cli->version)
 		return code;
 	if (optind == argc && cli->help)
 		return CLI_OK;
+	if (optind == argc && cli->json)
+		return usage(cli, "no verb is given");
 	if (optind == argc) {
-		cli_print_help(NULL, stderr);
+		cli_print_help(cli, stderr);
 		return CLI_USAGE;
 	}
 	code = command_find(cli, argv + optind, (unsigned)(argc - optind));

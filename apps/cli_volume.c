@@ -2,7 +2,6 @@
 /* volume create: formats what this site keeps of a volume, without a daemon. */
 #include "cli.h"
 
-#include "config.h"
 #include "volume.h"
 
 #include <errno.h>
@@ -33,12 +32,11 @@ int cli_volume_create(struct cli *cli)
 	const char *file = cli->config ? cli->config : CLI_CONFIG_DEFAULT;
 	const char *volume = cli->argument[0];
 	char why[VOLUME_WHY_BYTES] = "";
-	int err = config_load(&config, file, cli->node, cli->json ? NULL : stderr);
-	if (err)
-		return cli_fail(cli, CLI_BAD_CONFIG, "%s: %s (casemate config check)", file,
-				err == -EINVAL ? "wrong configuration" : strerror(-err));
+	int code = cli_load_config(cli, file, cli->node, &config);
+	if (code)
+		return code;
 	signals_take();
-	err = volume_create(config, volume, &stop, why, sizeof why);
+	int err = volume_create(config, volume, &stop, why, sizeof why);
 	if (err)
 		cli_fail(cli, CLI_FAILED, "%s: %s", volume, *why ? why : strerror(-err));
 	else if (cli->json)

@@ -54,7 +54,7 @@ expect 2 'usage: casemate' --node a
 expect 0 'exit codes' --help
 expect 0 'accept-loss' promote --help
 expect 2 'unknown verb "statsu"; did you mean "status"' statsu
-expect 2 'unknown verb "config"; did you mean "config check"' config chekc
+expect 2 'unknown verb "config chekc"; did you mean "config check"' config chekc
 expect 2 'unrecognized option' status --frobnicate
 expect 2 '--synced is not an option of status' status --synced
 expect 2 'usage: casemate scrub GROUP' scrub
@@ -66,6 +66,23 @@ expect 2 'never the key itself' --socket none promote g --key 0123 --yes
 expect 2 'needs --yes' --socket none promote g --key file:/k
 expect 2 'is not the index of a store' --socket none store rebuild g 24
 expect_json 2 False 'j["code"] == 2' statsu
+expect_json 2 False 'j["code"] == 2 and "--bogus" in j["error"]' --bogus status
+expect_json 2 False '"--timeout" in j["error"]' wait v --timeout
+expect_json 2 False '"-1" in j["error"]' journal dump g -1
+expect_json 2 False '"verb" in j["error"]'
+"$casemate" wait v --synced --timeout abc --json >out 2>err
+python3 -c 'import json; exit(json.load(open("out"))["code"] != 2)' ||
+  fail "--json at the end: $(cat out err)"
+expect 2 'requires an argument' wait v --timeout
+expect 2 'unrecognized option "-1"' journal dump g -1
+expect 2 'config check, config show, config example' config
+expect 2 'store rebuild' store
+expect 2 'unknown verb "config edit"; config what\? config check, config show' config edit
+expect 0 'config example +print a commented example' config --help
+expect 0 'store rebuild GROUP INDEX' store --help
+expect 2 'unknown verb "stroe"' stroe --help
+expect 0 '^casemate [0-9]+\.[0-9]+\.[0-9]+$' --version
+expect_json 0 True 'j["version"][0].isdigit()' --version
 
 # Configuration
 expect 0 '^# .*one file' config example
@@ -85,11 +102,20 @@ expect_json 0 True 'j["groups"] == 1' config check good.yaml
 expect_json 78 False 'len(j["errors"]) == 2' config check bad.yaml
 expect_json 0 True 'j["config"]["groups"][0]["window"] == "128MiB"' config show good.yaml
 expect_json 0 True '"version: 1" in j["example"]' config example
-expect_json 78 False 'True' --config bad.yaml status
+for verb in status 'volume create vol0'; do
+  # shellcheck disable=SC2086 # words of a verb
+  expect_json 78 False 'len(j["errors"]) == 2 and j["code"] == 78' --config bad.yaml $verb
+done
+expect_json 78 False '"No such file" in j["errors"][0]' --config missing.yaml status
 "$casemate" config show good.yaml >shown.yaml
 "$casemate" config show shown.yaml | cmp -s - shown.yaml ||
   fail "config show does not read back the same"
-"$casemate" config example >/dev/full 2>err && fail "a full disk is no success"
+for verb in 'config example' 'config show good.yaml' --help --version; do
+  # shellcheck disable=SC2086 # words of a verb
+  "$casemate" $verb >/dev/full 2>err
+  [ $? = 1 ] || fail "casemate $verb: a full disk is no success"
+  grep -q 'cannot write' err || fail "casemate $verb: a full disk is not told: $(cat err)"
+done
 
 # Keys and certificates
 expect 0 'made; fingerprint' key generate vol.key
@@ -100,7 +126,12 @@ expect_json 0 True 'j["fingerprint"]' key generate other.key
 expect_json 1 False 'True' key generate other.key
 expect 0 'SHA256:' cert init certs a b
 [ "$(stat -c %a certs/a.key)" = 400 ] || fail "a.key can be read by others"
-expect 1 '.' cert init certs a
+pin=$(grep -oE 'SHA256:[^ ]+' out | head -1)
+expect 1 "certs/a.pem is there already; its fingerprint is ${pin//+/\\+};" cert init certs a
+expect 1 'certs/b.pem is there already' cert init certs e b
+[ -e certs/e.pem ] && fail "a refused cert init has made something"
+expect 2 '"d" is named twice' cert init twice d e d
+[ -e twice ] && fail "a refused cert init has made something"
 expect_json 0 True 'not j["ca_made"] and j["sites"][0]["fingerprint"].startswith("SHA256:")' \
   cert init certs c
 pin=$("$casemate" --json cert init certs d |
@@ -147,9 +178,12 @@ done
 # With one
 daemon_start healthy.sock healthy
 daemon_start degraded.sock degraded
+daemon_start halved.sock halved
 expect 0 'g +vault +vault +yes' --socket healthy.sock status
 expect 0 'net0 +up +1.0MiB +1.0GiB' --socket healthy.sock status
 expect 3 'DEGRADED' --socket degraded.sock status
+expect 3 'net1 +down' --socket halved.sock status
+expect_json 3 True 'j["degraded"] and j["linked"]' --socket halved.sock status
 expect 3 'no session: peer certificate is not pinned' --socket degraded.sock status
 expect_json 0 True 'j["schema"] == 1 and not j["degraded"]' --socket healthy.sock status
 expect_json 3 True 'j["degraded"]' --socket degraded.sock status

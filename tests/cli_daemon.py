@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Stands in for casemated in tests/cli.sh: answers the verbs on a control socket with fixed
-figures. usage: cli_daemon.py SOCKET healthy|degraded"""
+figures. usage: cli_daemon.py SOCKET healthy|degraded|halved"""
 import json
 import os
 import socket
 import sys
 
 path, mood = sys.argv[1:]
-stores = [{"index": i, "state": "ready" if mood == "healthy" else "out", "in_service": True,
+stores = [{"index": i, "state": "out" if mood == "degraded" else "ready", "in_service": True,
            "floor": 100, "image_point": 42, "journal_used_bytes": 4096,
            "journal_total_bytes": 1 << 28, "damage": 0, "directory": f"/s/{i}"} for i in range(3)]
 status = {"ok": True, "schema": 1, "node": "b", "linked": True,
@@ -19,6 +19,8 @@ status = {"ok": True, "schema": 1, "node": "b", "linked": True,
           "paths": [{"device": "net0", "alive": True, "tx_bytes": 1 << 20, "rx_bytes": 1 << 30,
                      "rx_bad": 0, "rtt_ns": 120000}]}
 
+if mood == "halved":
+    status["paths"].append({**status["paths"][0], "device": "net1", "alive": False})
 if mood == "degraded":
     status["linked"] = False
     status["handshake"] = {"trouble": "peer certificate is not pinned"}
