@@ -20,7 +20,7 @@ const struct cli_command cli_commands[] = {
 	 "make the device, intent file and stores of this site for a volume", cli_volume_create},
 	{"status", "", 0, 0, 0, "show groups, stores and paths; exit 3 when degraded", cli_status},
 	{"wait", "VOLUME --synced", 1, 1, CLI_SYNCED | CLI_TIMEOUT,
-	 "wait until all that was written is durable", cli_wait},
+	 "wait until all that was written is durable, or has reached every store", cli_wait},
 	{"promote", "GROUP --key URI", 1, 1, CLI_KEY | CLI_ACCEPT_LOSS | CLI_YES,
 	 "make this vault serve the group; its primary must be gone", cli_promote},
 	{"scrub", "GROUP", 1, 1, 0, "read and check every shard; repair what can be", cli_scrub},
@@ -64,7 +64,8 @@ static const struct {
 	{{"synced", no_argument, NULL, OPTION_FIRST_OF_VERB + CLI_SYNCED},
 	 CLI_SYNCED,
 	 "",
-	 "what to wait for: all stores hold all that was written"},
+	 "what to wait for: at the primary, that a quorum of stores holds all that was written; "
+	 "at the vault, that every store holds all that has come"},
 	{{"timeout", required_argument, NULL, OPTION_FIRST_OF_VERB + CLI_TIMEOUT},
 	 CLI_TIMEOUT,
 	 "TIME",

@@ -349,7 +349,7 @@ static int vault_open(struct engine *engine, unsigned g)
 {
 	const struct config_group *config = &engine->config->group[g];
 	struct core_group *group = &engine->core_config->group[g];
-	unsigned opened = 0, n = geometry_n(config->geometry);
+	unsigned opened = 0, absent = 0, n = geometry_n(config->geometry);
 	char why[ENGINE_WHY_BYTES];
 
 	journal_shape(engine, g);
@@ -362,6 +362,7 @@ static int vault_open(struct engine *engine, unsigned g)
 		}
 		if (err) {
 			log_line(NOTE_WARNING, config->name, "store %u is missing: %s", i, why);
+			absent += err == -ENOENT;
 			continue;
 		}
 		store->open = true;
@@ -371,7 +372,11 @@ static int vault_open(struct engine *engine, unsigned g)
 	}
 	if (!opened)
 		log_line(NOTE_ERROR, config->name,
-			 "none of its %u stores is there; casemate volume create makes them", n);
+			 absent == n ? "none of its %u stores is there; casemate volume create "
+				       "makes them"
+				     : "none of its %u stores can be used: were sizes or the "
+				       "geometry changed in the configuration?",
+			 n);
 	return opened ? 0 : -ENOENT;
 }
 

@@ -111,6 +111,12 @@ static bool store_behind(const struct store_status *store, lsn_t lsn)
 	return store->state != STORE_READY || !store->in_service || store->floor < lsn;
 }
 
+/* A vault that no primary has ever greeted holds nothing, and all of it: that is not synced. */
+static bool group_unmet(const struct group_status *group)
+{
+	return group->role == ROLE_VAULT && uuid_is_zero(&group->span.id);
+}
+
 /* At the primary: all that was drawn until the question came is durable and nothing else is open.
  * At the vault: every store holds all that it has seen. */
 static bool group_synced(const struct config_group *config, const struct group_status *group,
@@ -118,6 +124,8 @@ static bool group_synced(const struct config_group *config, const struct group_s
 {
 	if (group->role == ROLE_PRIMARY)
 		return group->protected_now && group->durable >= wait_for;
+	if (group_unmet(group))
+		return false;
 	for (unsigned i = 0; i < geometry_n(config->geometry); i++)
 		if (store_behind(&group->store[i], wait_for))
 			return false;
@@ -150,9 +158,14 @@ static void wait_answered(struct engine *engine, struct verb *verb)
 	}
 	if (now >= verb->until || control_client_gone(verb->client)) {
 		char why[ENGINE_WHY_BYTES];
-		snprintf(why, sizeof why, "not synced in time: state %s, durable %llu of %llu",
-			 group->state, (unsigned long long)group->durable,
-			 (unsigned long long)verb->wait_for);
+		if (group_unmet(group) && strcmp(group->state, "vault") == 0)
+			snprintf(why, sizeof why,
+				 "not synced in time: no primary has been here yet");
+		else
+			snprintf(why, sizeof why,
+				 "not synced in time: state %s, durable %llu of %llu", group->state,
+				 (unsigned long long)group->durable,
+				 (unsigned long long)verb->wait_for);
 		verb_refuse(verb, -ETIMEDOUT, why);
 		return;
 	}
@@ -220,6 +233,17 @@ static void promote_answered(struct engine *engine, struct verb *verb)
 				   "loss_accepted", verb->command.accept_loss));
 }
 
+/* The keys come from the stores, which only a vault has; at a primary the core says so. */
+static int promote_keys(struct engine *engine, struct verb *verb, const char *uri,
+			char why[ENGINE_WHY_BYTES])
+{
+	if (engine->core_config->group[verb->group].role == ROLE_PRIMARY)
+		return 0;
+	/* What lost its files since the last look is no store of the proof. */
+	files_watch(engine);
+	return keys_of_stores(engine, verb->group, uri, verb->command.key, why);
+}
+
 static void promote_asked(struct engine *engine, struct verb *verb, const json_t *args)
 {
 	const char *uri = json_string_value(json_object_get(args, "key"));
@@ -229,9 +253,7 @@ static void promote_asked(struct engine *engine, struct verb *verb, const json_t
 		verb_refuse(verb, -EINVAL, "promote needs the URI of the group's key");
 		return;
 	}
-	/* What lost its files since the last look is no store of the proof. */
-	files_watch(engine);
-	int err = keys_of_stores(engine, verb->group, uri, verb->command.key, why);
+	int err = promote_keys(engine, verb, uri, why);
 	if (err) {
 		verb_refuse(verb, err, why);
 		return;

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What the daemon answers on its control socket: orders given at the wrong site or to a vault that
+# nobody has met, more clients than there are places, and files that are not its own.
+# shellcheck source=tests/e2e/common.sh disable=SC2317
+. "$(dirname "$0")/common.sh"
+need jq
+
+site_config() { # site_config SED-SCRIPT: in place
+  sed -i "$1" "${P[config]}"
+}
+
+pair_up "$work/p" size=64MiB journal=16MiB
+check 'both are synced' synced
+
+# ---- the wrong site ----
+primary_promotes() { ctl primary promote vol0 --key "${P[key]}" --yes; }
+refused 'a primary is not promoted' "this site is the group's primary" primary_promotes
+
+# ---- more clients than places ----
+pair kill "${P[dir]}" primary
+"$casemate" --config "${P[config]}" --node vault config check >/dev/null || give_up 'config check'
+pair kill "${P[dir]}" vault
+rm -r "${P[stores]:?}"
+check 'new stores' "$casemate" --config "${P[config]}" --node vault volume create vol0
+pair start "${P[dir]}" vault >/dev/null
+within 10 opened
+vault_waits() { ctl vault wait vol0 --synced --timeout "$1"; }
+refused 'a vault that nobody has met is not synced' 'no primary has been here yet' vault_waits 1s
+waits=()
+for i in {1..8}; do
+  vault_waits 600s >"$work/wait$i" 2>&1 &
+  waits+=($!)
+done
+pids+=("${waits[@]}")
+told() { [ "$(cat "$work"/wait? | grep -c 'kept for other verbs')" = 2 ]; }
+check 'the last two places are not for those who wait' within 10 told
+refused 'another wait is refused' 'kept for other verbs' vault_waits 1s
+check 'status finds a place' opened
+kill "${waits[@]}" 2>/dev/null
+wait "${waits[@]}" 2>/dev/null
+pids=()
+waits_again() { ! vault_waits 0.1s 2>&1 | grep -q 'kept for'; }
+check 'places of those who left are free again' within 10 waits_again
+
+# ---- what is not its own ----
+pair kill "${P[dir]}" vault
+vault_tries() { "$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node vault; }
+site_config "s|size: 64MiB|size: 128MiB|"
+refused 'another size is told' 'can be used: were sizes or the geometry changed' vault_tries
+site_config "s|size: 128MiB|size: 64MiB|"
+echo precious >"$work/file"
+site_config "s|control: .*/vault/ctl.sock|control: $work/file|"
+refused 'a file in the place of the socket is told' "cannot listen at $work/file" vault_tries
+equal 'and is left alone' precious "$(cat "$work/file")"
+
+finish
