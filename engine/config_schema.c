@@ -154,8 +154,8 @@ static const struct field group_fields[] = {
 	 .table = &volume_table, .help = "the block devices of the group"},
 	{"stores", FIELD_PATH, SITES_EACH, AT(config_group, store[0]), .list_max = SHARDS_MAX,
 	 .count_offset = COUNT_AT(config_group, store_count[0]), .list_optional = true,
-	 .help = "n directories, one per shard, best on a disk each; needed at the vault, and at "
-		 "the primary for the way back"},
+	 .help = "n directories, one per shard, best on a disk each; needed at the vault. Those "
+		 "of a primary are not used: there is no failback yet"},
 };
 static const struct field_table group_table = TABLE(group_fields);
 

@@ -219,6 +219,7 @@ static json_t *disk_json(const struct disk_counters *disk)
 	set_number(json, "cut_short", disk->cut_short);
 	set_number(json, "again", disk->again);
 	set_number(json, "synced_apart", disk->synced_apart);
+	set_number(json, "zeros_written", disk->zeros_written);
 	return json;
 }
 

@@ -126,6 +126,7 @@ static void vault_tells_its_stores(void **state)
 static void what_is_refused_is_counted(void **state)
 {
 	struct lane_counters lane = {.control_dropped = 3, .notes_lost = 1};
+	lane.disk = (struct disk_counters){.failed = 18, .zeros_written = 19};
 	lane.port[1] = (struct port_stats){
 		.rx_not_ours = 4, .rx_bad_checksum = 5, .rx_bad_length = 6, .no_neighbour = 7};
 	const struct nbd_server_figures clients = {
@@ -161,6 +162,9 @@ static void what_is_refused_is_counted(void **state)
 	assert_int_equal(integer(port, "rx_bad_checksum"), 5);
 	assert_int_equal(integer(port, "rx_bad_length"), 6);
 	assert_int_equal(integer(port, "no_neighbour"), 7);
+	json_t *disk = json_object_get(json_object_get(json, "lane"), "disk");
+	assert_int_equal(integer(disk, "failed"), 18);
+	assert_int_equal(integer(disk, "zeros_written"), 19);
 	json_decref(json);
 }
 
