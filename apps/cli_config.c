@@ -2,8 +2,12 @@
 /* config check, config show, config example: the file, without a daemon. */
 #include "cli.h"
 
+#include "units.h"
+#include "volume.h"
+
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char *config_file(const struct cli *cli)
 {
@@ -49,20 +53,60 @@ static int config_read(const struct cli *cli, struct config **config)
 			       config);
 }
 
+static uint64_t memory_bytes(const struct config *config, unsigned site)
+{
+	uint64_t bytes = 0;
+	for (unsigned g = 0; g < config->group_count; g++)
+		bytes += volume_memory_bytes(&config->group[g], site);
+	return align_up(bytes, MIB);
+}
+
+/* gives: a sentence, or NULL. Not an error: the file may be read on another machine than its own.
+ */
+static char *memory_warning(const struct cli *cli, const struct config *config)
+{
+	uint64_t here = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	char most[UNITS_TEXT_BYTES], has[UNITS_TEXT_BYTES], *text = NULL;
+	unsigned site = config->self;
+	if (!cli->node && memory_bytes(config, !site) > memory_bytes(config, site))
+		site = !site;
+	if (memory_bytes(config, site) <= here)
+		return NULL;
+	units_format(UNITS_SIZE, memory_bytes(config, site), most);
+	units_format(UNITS_SIZE, align_down(here, MIB), has);
+	if (asprintf(&text,
+		     "site %s takes %s of memory for windows and the tables of its stores; this "
+		     "machine has %s",
+		     config->site[site].name, most, has) < 0)
+		return NULL;
+	return text;
+}
+
 int cli_config_check(struct cli *cli)
 {
 	struct config *config;
+	char memory[CONFIG_SITES][UNITS_TEXT_BYTES];
 	int code = config_read(cli, &config);
 	if (code)
 		return code;
+	char *warning = memory_warning(cli, config);
+	for (unsigned i = 0; i < CONFIG_SITES; i++)
+		units_format(UNITS_SIZE, memory_bytes(config, i), memory[i]);
 	if (cli->json)
-		cli_print_json(json_pack("{s:s, s:i, s:i}", "file", config_file(cli), "groups",
-					 (int)config->group_count, "paths",
-					 (int)config->path_count));
+		cli_print_json(json_pack("{s:s, s:i, s:i, s:{s:I, s:I}, s:s*}", "file",
+					 config_file(cli), "groups", (int)config->group_count,
+					 "paths", (int)config->path_count, "memory_bytes",
+					 config->site[0].name, (json_int_t)memory_bytes(config, 0),
+					 config->site[1].name, (json_int_t)memory_bytes(config, 1),
+					 "warning", warning));
 	else
-		printf("%s: good: %u group%s, %u path%s\n", config_file(cli), config->group_count,
-		       config->group_count == 1 ? "" : "s", config->path_count,
-		       config->path_count == 1 ? "" : "s");
+		printf("%s: good: %u group%s, %u path%s; takes %s of memory at %s, %s at %s\n",
+		       config_file(cli), config->group_count, config->group_count == 1 ? "" : "s",
+		       config->path_count, config->path_count == 1 ? "" : "s", memory[0],
+		       config->site[0].name, memory[1], config->site[1].name);
+	if (warning && !cli->json)
+		fprintf(stderr, "warning: %s\n", warning);
+	free(warning);
 	config_free(config);
 	return CLI_OK;
 }

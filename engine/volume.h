@@ -27,6 +27,10 @@ void volume_intent_config(const struct config_group *, struct intent_config *);
 /* Bytes of a device or file; negative errno. */
 int64_t volume_device_bytes(const char *path);
 
+/* What the core takes at start for a group at this site: its window and, at the vault, the tables
+ * of its stores, as they would be made. */
+uint64_t volume_memory_bytes(const struct config_group *, unsigned site);
+
 /* ---- stores ---- */
 struct volume_store {
 	const char *directory;

@@ -49,6 +49,45 @@ static void journal_cut(const struct config_group *group, uint64_t *segment_byte
 	*segment_bytes = align_down(group->journal_bytes / count, MIB);
 }
 
+/* What is measured is never opened. */
+static void measured_result(struct store *store, int result, struct effects *fx)
+{
+	must(false, "a store that is only measured has no results");
+}
+
+static void measured_fold(struct store *store, struct effects *fx)
+{
+	must(false, "a store that is only measured does not fold");
+}
+
+static uint64_t store_memory_bytes(const struct config_group *group)
+{
+	struct store_config store = {.geometry = group->geometry,
+				     .volume_count = (uint8_t)group->volume_count,
+				     .batch_bytes_max = MIB,
+				     .opened = measured_result,
+				     .out = measured_result,
+				     .folded = measured_fold};
+	journal_cut(group, &store.segment_bytes, &store.segment_count);
+	for (unsigned v = 0; v < group->volume_count; v++) {
+		store.volume[v].size = group->volume[v].size;
+		store.volume[v].block_bytes = group->volume[v].block_bytes;
+	}
+	return store_bytes(&store);
+}
+
+uint64_t volume_memory_bytes(const struct config_group *group, unsigned site)
+{
+	unsigned n = geometry_n(group->geometry);
+	uint64_t shard = 0;
+	for (unsigned v = 0; v < group->volume_count; v++)
+		shard = max_u64(shard,
+				shard_bytes_of(group->geometry, group->volume[v].block_bytes));
+	uint64_t records = max_u64(group->window_bytes / (shard * n), WINDOW_RECORDS_MIN);
+	uint64_t window = min_u64(records, WINDOW_RECORDS_MAX) * shard * n;
+	return window + (site == group->vault ? n * store_memory_bytes(group) : 0);
+}
+
 static void store_group_new(const struct config_group *config, const struct volume_store *store,
 			    struct store_group *group)
 {

@@ -88,17 +88,23 @@ expect_json 0 True 'j["version"][0].isdigit()' --version
 expect 0 '^# .*one file' config example
 "$casemate" config example >good.yaml
 sed 's/vault: b/vault: c/; s/window:/windwo:/' good.yaml >bad.yaml
-expect 0 'good: 1 group, 2 paths$' config check good.yaml
+expect 0 'good: 1 group, 2 paths; takes 128MiB of memory at a, [0-9]+MiB at b$' \
+  config check good.yaml
 expect 0 'good: 1 group,' --config good.yaml config check
 awk '/^    - a:/ && second++ { cut = 1 } /^# what/ { cut = 0 } !cut' good.yaml >one.yaml
-expect 0 'good: 1 group, 1 path$' config check one.yaml
+expect 0 'good: 1 group, 1 path;' config check one.yaml
 expect 0 'quorum: 5' config show good.yaml
 expect 78 'bad.yaml:[0-9]+:[0-9]+: groups\[0\].vault: no site has the name "c"' \
   config check bad.yaml
 expect 78 'groups\[0\].windwo: unknown key; did you mean "window"' config check bad.yaml
 expect 78 'No such file' config check missing.yaml
 expect 78 'no site has the name "z"' --node z config check good.yaml
-expect_json 0 True 'j["groups"] == 1' config check good.yaml
+expect_json 0 True 'j["groups"] == 1 and "warning" not in j' config check good.yaml
+sed 's/size: .*/size: 256TiB/' good.yaml >huge.yaml
+expect 0 'warning: site b takes [0-9]+[MGT]iB of memory .*; this machine has' config check huge.yaml
+expect_json 0 True 'j["memory_bytes"]["b"] > 1 << 36 and "site b" in j["warning"]' \
+  config check huge.yaml
+expect_json 0 True '"warning" not in j' --node a config check huge.yaml
 expect_json 78 False 'len(j["errors"]) == 2' config check bad.yaml
 expect_json 0 True 'j["config"]["groups"][0]["window"] == "128MiB"' config show good.yaml
 expect_json 0 True '"version: 1" in j["example"]' config example

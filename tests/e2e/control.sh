@@ -13,6 +13,12 @@ site_config() { # site_config SED-SCRIPT: in place
 pair_up "$work/p" size=64MiB journal=16MiB
 check 'both are synced' synced
 
+# ---- what it takes ----
+told=$("$casemate" --json config check "${P[config]}" | jq .memory_bytes.vault)
+taken=$(status vault .memory_bytes)
+memory_is_told() { [ "$told" -le "$taken" ] && [ "$taken" -le $((told + 32 * 1024 * 1024)) ]; }
+check "config check tells the vault's memory ($told; it is $taken)" memory_is_told
+
 # ---- the wrong site ----
 primary_promotes() { ctl primary promote vol0 --key "${P[key]}" --yes; }
 refused 'a primary is not promoted' "this site is the group's primary" primary_promotes
