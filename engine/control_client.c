@@ -18,7 +18,16 @@ static int64_t clock_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static int connect_to(const char *path)
+/* A daemon that hangs takes nobody in once its backlog is full: connect and send would wait for
+ * ever, but for this. */
+static void send_within(int fd, int timeout_ms)
+{
+	struct timeval limit = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
+	if (timeout_ms > 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+}
+
+static int connect_to(const char *path, int timeout_ms)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	if (strlen(path) >= sizeof address.sun_path)
@@ -27,9 +36,10 @@ static int connect_to(const char *path)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
+	send_within(fd, timeout_ms);
 	if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
 		return fd;
-	int err = -errno;
+	int err = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	close(fd);
 	return err;
 }
@@ -46,6 +56,8 @@ static int request_send(int fd, const json_t *request)
 		ssize_t wrote = send(fd, line + sent, length - sent, MSG_NOSIGNAL);
 		if (wrote > 0)
 			sent += (size_t)wrote;
+		else if (errno == EAGAIN)
+			err = -ETIMEDOUT;
 		else if (errno != EINTR)
 			err = errno == ECONNRESET ? -EPIPE : -errno;
 	}
@@ -114,7 +126,7 @@ static int reply_receive(int fd, const struct control_call *call, char *buffer, 
 int control_call(const struct control_call *call, json_t **reply)
 {
 	*reply = NULL;
-	int fd = connect_to(call->path);
+	int fd = connect_to(call->path, call->timeout_ms);
 	if (fd < 0)
 		return fd;
 	char *buffer = malloc(CONTROL_REPLY_BYTES_MAX);

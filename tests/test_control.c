@@ -493,6 +493,29 @@ static void command_is_served(void **state)
 	assert_null(reply);
 }
 
+/* The server hangs and its backlog is full: the timeout holds for the connection too. */
+static void nobody_is_let_in(void **state)
+{
+	struct fixture *fixture = *state;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd[64], count = 0;
+	json_t *reply;
+	snprintf(address.sun_path, sizeof address.sun_path, "%s", fixture->path);
+	for (;;) {
+		assert_in_range(count, 0, 63);
+		fd[count] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		if (connect(fd[count++], (struct sockaddr *)&address, sizeof address))
+			break;
+	}
+	assert_int_equal(errno, EAGAIN);
+	alarm(60); /* not for ever */
+	assert_int_equal(call(fixture, "echo", 50, &reply, NULL), -ETIMEDOUT);
+	alarm(0);
+	assert_null(reply);
+	while (count)
+		close(fd[--count]);
+}
+
 static void nobody_answers(void **state)
 {
 	struct fixture *fixture = *state;
@@ -523,6 +546,7 @@ int main(void)
 		control_test(descriptors_run_out),
 		control_test(command_is_served),
 		control_test(busy_server_is_heard),
+		control_test(nobody_is_let_in),
 		control_test(nobody_answers),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
