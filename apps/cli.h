@@ -55,6 +55,8 @@ void cli_print_help(const struct cli *, FILE *);
 /* Tells what went wrong, on stderr, or on stdout with --json; gives the code. */
 int cli_fail(const struct cli *, int code, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* gives: the text as JSON, which is UTF-8: if it is not, with "?" for all that is not ASCII. */
+json_t *cli_json_text(const char *);
 /* gives: *config, or CLI_BAD_CONFIG after all that is wrong with it was told. */
 int cli_load_config(const struct cli *, const char *file, const char *node, struct config **);
 /* Takes the object; adds "ok": true. Prints it as JSON. CLI_OK. */

@@ -26,6 +26,18 @@ int cli_print_json(json_t *json)
 	return CLI_OK;
 }
 
+json_t *cli_json_text(const char *text)
+{
+	json_t *json = json_string(text);
+	char *plain = json ? NULL : strdup(text);
+	for (char *c = plain; c && *c; c++)
+		*c = *c & 0x80 ? '?' : *c;
+	if (plain)
+		json = json_string(plain);
+	free(plain);
+	return json;
+}
+
 int cli_fail(const struct cli *cli, int code, const char *format, ...)
 {
 	char text[1024];
@@ -34,7 +46,8 @@ int cli_fail(const struct cli *cli, int code, const char *format, ...)
 	vsnprintf(text, sizeof text, format, arguments);
 	va_end(arguments);
 	if (cli->json) {
-		json_t *json = json_pack("{s:b, s:s, s:i}", "ok", 0, "error", text, "code", code);
+		json_t *json = json_pack("{s:b, s:o, s:i}", "ok", 0, "error", cli_json_text(text),
+					 "code", code);
 		print_json(json);
 		json_decref(json);
 	} else {
@@ -88,8 +101,10 @@ int cli_call(const struct cli *cli, const char *verb, json_t *args, int timeout_
 {
 	char *path = NULL;
 	json_t *request = json_pack("{s:s, s:o}", "verb", verb, "args", args);
-	int code = socket_path(cli, &path);
 	*reply = NULL;
+	if (!request)
+		return cli_fail(cli, CLI_USAGE, "an argument is not UTF-8 text");
+	int code = socket_path(cli, &path);
 	if (!code) {
 		struct control_call call = {path, request, timeout_ms, show_progress, (void *)cli};
 		int err = control_call(&call, reply);

@@ -22,7 +22,7 @@ static json_t *lines_json(char *text)
 	char *rest = text;
 	for (char *line; (line = strsep(&rest, "\n"));)
 		if (*line)
-			json_array_append_new(lines, json_string(line));
+			json_array_append_new(lines, cli_json_text(line));
 	return lines;
 }
 

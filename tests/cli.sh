@@ -73,6 +73,10 @@ expect_json 2 False '"verb" in j["error"]'
 "$casemate" wait v --synced --timeout abc --json >out 2>err
 python3 -c 'import json; exit(json.load(open("out"))["code"] != 2)' ||
   fail "--json at the end: $(cat out err)"
+bytes=$(printf 'v\377')
+expect_json 2 False '"v?" in j["error"]' "$bytes"
+expect_json 2 False '"UTF-8" in j["error"]' --socket none scrub "$bytes"
+expect_json 78 False '"v?" in j["errors"][0]' config check "$bytes"
 expect 2 'requires an argument' wait v --timeout
 expect 2 'unrecognized option "-1"' journal dump g -1
 expect 2 'config check, config show, config example' config
