@@ -65,7 +65,8 @@ static const struct field end_fields[] = {
 	{"device", FIELD_TEXT, SITES_NO, AT(config_end, device),
 	 .help = "DPDK port: a PCI address such as 0000:3b:00.0, or a virtual device"},
 	{"eal", FIELD_TEXT, SITES_NO, AT(config_end, eal), .optional = true,
-	 .sample = "net_memif0,role=server,socket=/run/casemate/memif.sock,bsize=9216",
+	 .sample = "net_memif0,role=server,socket=/run/casemate/memif.sock,socket-abstract=no,"
+		   "bsize=9216",
 	 .help = "EAL --vdev argument that makes a virtual device"},
 	{"address", FIELD_ADDRESS, SITES_NO, AT(config_end, address),
 	 .help = "IPv4 address of the port, with the length of its network's prefix"},
