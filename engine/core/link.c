@@ -353,8 +353,24 @@ void link_bye(struct link *link, ns_t now)
 		link_say_alive(link, i, true, now);
 }
 
-static void link_liveness(struct link *link, ns_t now)
+/* When all are down it is the link that is, which others tell. */
+static void path_tell(const struct link *link, unsigned index, struct link_path *path,
+		      struct effects *fx)
 {
+	bool down = link->linked && !path->alive;
+	if (down == path->told_down || (down && fx->now - link->linked_since <= dead_after_ns))
+		return;
+	path->told_down = down;
+	if (link->linked)
+		effects_note(fx, down ? NOTE_WARNING : NOTE_INFO, "link",
+			     down ? "path %llu is down: the others carry all"
+				  : "path %llu is up again",
+			     NOTE_NUMBERS(index, 0, 0));
+}
+
+static void link_liveness(struct link *link, struct effects *fx)
+{
+	ns_t now = fx->now;
 	bool any = false;
 	for (unsigned i = 0; i < link->path_count; i++) {
 		struct link_path *path = &link->path[i];
@@ -366,6 +382,8 @@ static void link_liveness(struct link *link, ns_t now)
 	}
 	if (!any)
 		link->linked = false;
+	for (unsigned i = 0; i < link->path_count; i++)
+		path_tell(link, i, &link->path[i], fx);
 }
 
 static void link_ratchet(struct link *link, ns_t now)
@@ -413,7 +431,7 @@ void link_drain(struct link *link, struct effects *fx)
 void link_turn(struct link *link, struct effects *fx)
 {
 	if (link_can_send(link))
-		link_liveness(link, fx->now);
+		link_liveness(link, fx);
 	link_ratchet(link, fx->now);
 	link_drain(link, fx);
 }

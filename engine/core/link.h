@@ -53,6 +53,7 @@ struct link_path {
 	ns_t heard, said;		 /* last datagram opened, last keepalive sent */
 	ns_t peer_sent_ns, peer_sent_at; /* to echo */
 	bool alive;
+	bool told_down; /* the log has it that it is down, though the link is up */
 	struct path_status stats;
 };
 

@@ -46,6 +46,23 @@ static void first_write(void)
 	reads();
 }
 
+/* One of two paths is cut for a while: it is told, and the other one carries all. */
+static void path_down(void)
+{
+	struct options options = ordinary((struct geometry){2, 1}, 2);
+	options.paths = 2;
+	begin_with(&options);
+	writes(0, 4);
+	world.path_cut[1] = true;
+	rest();
+	rest();
+	writes(4, 4);
+	world.path_cut[1] = false;
+	rest();
+	primary_gone();
+	promotes(false);
+}
+
 static void lost_datagram(void)
 {
 	begin((struct geometry){2, 2}, 3);
@@ -229,6 +246,19 @@ static const struct story stories[] = {
 	 "vault vault: floors 1 1 1 1, durable 1, consistent 1, 0 repaired\n"
 	 "primary replicating: lsn 1, durable 1, resent none\n"
 	 "answered\n"},
+	{"path down", path_down,
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "site 1: path 1 is down: the others carry all\n"
+	 "site 0: path 1 is down: the others carry all\n"
+	 "writes 4 blocks from 4\n"
+	 "answered\n"
+	 "site 1: path 1 is up again\n"
+	 "site 0: path 1 is up again\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 8, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 8, generation 2\n"},
 	{"lost datagram", lost_datagram,
 	 "writes 1 blocks from 0\n"
 	 "answered\n"
