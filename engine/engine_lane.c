@@ -10,6 +10,10 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
+#include <unistd.h>
+
+#define CLIENTS_LEAVE_WITHIN_NS (2 * NS_PER_S)
+#define CLIENTS_LOOK_US		1000
 
 /* ---- on the lane's thread: clients ---- */
 
@@ -206,19 +210,37 @@ int lane_open(struct engine *engine)
 	return thread_start(engine);
 }
 
+/* A start that failed after the lane began: clients are listened for already, and the ring has
+ * operations in their memory. A drain has waited for this before. */
+static void clients_leave(struct engine *engine)
+{
+	ns_t until = engine_now() + CLIENTS_LEAVE_WITHIN_NS;
+
+	atomic_store(&engine->nbd_stop, true);
+	while (!atomic_load(&engine->nbd_stopped) && engine_now() < until) {
+		disk_wake(engine->disk);
+		usleep(CLIENTS_LOOK_US);
+	}
+}
+
 void lane_close(struct engine *engine)
 {
+	bool clean = true;
+
 	if (engine->lane_runs) {
+		if (!engine->drain_sent)
+			clients_leave(engine);
 		lane_stop(engine->lane);
 		pthread_join(engine->lane_thread, NULL);
 		lane_listen(engine);
 		engine->lane_runs = false;
+		/* Clients whose requests were never answered keep their memory until the process
+		 * ends. */
+		clean = atomic_load(&engine->nbd_stopped);
 	}
 	lane_free(engine->lane);
 	if (engine->core)
 		core_free(engine->core);
-	/* Clients whose requests were never answered keep their memory until the process ends. */
-	bool clean = !engine->drain_sent || atomic_load(&engine->nbd_stopped);
 	if (engine->nbd && clean)
 		nbd_server_free(engine->nbd);
 	engine->lane = NULL;

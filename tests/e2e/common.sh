@@ -79,6 +79,17 @@ refused() { # refused WHAT PATTERN COMMAND...: it fails, and says so in these wo
   fi
 }
 
+# cannot_start WHAT PATTERN COMMAND...: a daemon that ends with 1, and says why in one line
+cannot_start() {
+  local what=$1 pattern=$2 out code
+  shift 2
+  out=$("$@" 2>&1)
+  code=$?
+  equal "$what: exit code 1, one error, nothing broken" '1 1 0' \
+    "$code $(grep -c ' error ' <<<"$out") $(grep -cE 'broken rule|PANIC' <<<"$out")"
+  says "$what" " error .*$pattern" "$out"
+}
+
 finish() {
   echo "$((SECONDS - began)) s"
   echo "$passed passed, $failed failed, $skipped skipped"

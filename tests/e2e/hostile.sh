@@ -209,7 +209,7 @@ right_again 'an unpinned certificate' vault
 cp -f "$keys/primary.pem" "$keys/vault.pem"
 cp -f "$keys/primary.key" "$keys/vault.key"
 pair kill "$work/p" vault
-refused "the other site's certificate, at home" \
+cannot_start "the other site's certificate, at home" \
   'vault.pem: the certificate is of site primary, not vault' \
   within_space vault timeout 20 "$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" \
   --node vault
