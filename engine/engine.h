@@ -46,7 +46,6 @@ struct engine {
 	struct disk *disk; /* control: until the lane runs, and disk_file_open after */
 	struct core_config *core_config; /* in locked memory; wiped by core_new */
 	struct core *core;		 /* lane: rw */
-	bool eal;
 	void *packet_memory;
 	uint64_t packet_memory_bytes;
 	struct port *port[PATHS_MAX];

@@ -44,7 +44,6 @@ static int environment_start(struct engine *engine)
 	int err = eal_start(&eal, why, sizeof why);
 	if (err)
 		log_line(NOTE_ERROR, NULL, "%s", why);
-	engine->eal = !err;
 	return err;
 }
 
@@ -118,12 +117,14 @@ int ports_let_in(struct engine *engine)
 
 void ports_close(struct engine *engine)
 {
+	bool closed = true;
+
 	eal_ports_stopping();
 	for (unsigned p = 0; p < PATHS_MAX; p++)
 		if (engine->port[p])
-			port_close(engine->port[p]);
-	packet_memory_free(engine->packet_memory, engine->packet_memory_bytes);
-	if (engine->eal)
-		eal_stop();
-	engine->eal = false;
+			closed &= !port_close(engine->port[p]);
+	if (closed)
+		packet_memory_free(engine->packet_memory, engine->packet_memory_bytes);
+	else
+		log_line(NOTE_WARNING, NULL, "a device did not close in time");
 }

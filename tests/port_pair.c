@@ -306,9 +306,8 @@ int main(int argc, char **argv)
 	eal_ports_stopping();
 	for (unsigned i = 0; i < options.ports; i++) {
 		collect(&ends[i]);
-		port_close(ends[i].port);
+		good &= !port_close(ends[i].port);
 	}
 	packet_memory_free(memory, memory_bytes);
-	eal_stop();
 	return good ? 0 : 1;
 }

@@ -5,6 +5,7 @@
 
 #include "device_argument.h"
 
+#include <rte_alarm.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
@@ -14,18 +15,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
 	ARGUMENTS_MAX = 16 + 2 * EAL_DEVICES_MAX + EAL_EXTRA_MAX,
 	ARGUMENT_BYTES = 512,
 	HUGEPAGE_MIB = 2,
+	APART_WITHIN_S = 5,
 };
 
 /* EAL keeps pointers to what it was given. */
@@ -296,14 +300,13 @@ static int start_alone(const struct eal_config *config, char *why, size_t why_by
 		return result;
 
 	eal.started = true;
-	if (rte_eal_init(eal.count, eal.pointer) < 0)
-		return fail(why, why_bytes, rte_errno ? -rte_errno : -EIO,
-			    "DPDK does not start: %s", rte_strerror(rte_errno));
+	bool starts = rte_eal_init(eal.count, eal.pointer) >= 0;
+	int error = rte_errno ? rte_errno : EIO;
 	/* Made in any case, and empty: nobody else would take it away. */
 	(void)rmdir(rte_eal_get_runtime_dir());
+	if (!starts)
+		return fail(why, why_bytes, -error, "DPDK does not start: %s", rte_strerror(error));
 	result = check_devices(config, why, why_bytes);
-	if (result < 0)
-		rte_eal_cleanup();
 	/* A client that waits for its server would say so ten times a second. */
 	rte_log_set_level_pattern("pmd.net.memif*", RTE_LOG_CRIT);
 	rte_log_set_level_pattern("lib.eal*", RTE_LOG_CRIT);
@@ -339,11 +342,42 @@ void eal_ports_stopping(void)
 	eal.socket_count = 0;
 }
 
-void eal_stop(void)
+/* ---- the thread of interrupts ---- */
+
+/* Static: whoever gave up waiting leaves it to a thread that may still come to it. */
+static struct {
+	void (*work)(void *context);
+	void *context;
+	sem_t done;
+	bool given_up;
+} apart;
+
+static void apart_run(void *unused)
 {
-	must(eal.started, "what is stopped was started");
-	eal_ports_stopping();
-	rte_eal_cleanup();
+	(void)unused;
+	apart.work(apart.context);
+	sem_post(&apart.done);
+}
+
+int eal_run_apart(void (*work)(void *context), void *context)
+{
+	struct timespec until;
+	int result;
+	if (apart.given_up)
+		return -ETIMEDOUT;
+	apart.work = work;
+	apart.context = context;
+	sem_init(&apart.done, 0, 0);
+	result = rte_eal_alarm_set(1, apart_run, NULL);
+	if (result < 0)
+		return result;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += APART_WITHIN_S;
+	do
+		result = sem_clockwait(&apart.done, CLOCK_MONOTONIC, &until);
+	while (result && errno == EINTR);
+	apart.given_up = result != 0;
+	return result ? -ETIMEDOUT : 0;
 }
 
 bool eal_has_hugepages(void)

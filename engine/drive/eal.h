@@ -29,7 +29,13 @@ int eal_ports_started(char *why, size_t why_bytes);
 /* Shuts them out again, before the first port is closed: net_memif does not survive a client that
  * comes while its devices are taken away. */
 void eal_ports_stopping(void);
-void eal_stop(void);
+/* Does this work on DPDK's thread of interrupts, and waits for it. What handlers of interrupts take
+ * apart without a lock (net_memif, when its peer goes), only that thread may take apart too. 0, or
+ * a negative errno: then the work is not done yet, and may be done at any time.
+ *
+ * There is no eal_stop: DPDK's thread of interrupts ends with the process only, and so must the
+ * memory that it works in. Nothing of it outlives the process: no file is made for it. */
+int eal_run_apart(void (*work)(void *context), void *context);
 bool eal_has_hugepages(void);
 /* A thread other than the one that started EAL, before it runs a lane: gives it caches of its own.
  */

@@ -32,7 +32,9 @@ struct port_stats {
 
 /* gives; NULL with errno and *why a static line. */
 struct port *port_open(const struct port_config *, const char **why);
-void port_close(struct port *);
+/* 0; or a negative errno: the device hangs, and uses its memory, the cells' too, until the process
+ * ends. */
+int port_close(struct port *);
 /* Received datagrams; they stay valid until the next port_receive of this port. */
 unsigned port_receive(struct port *, struct packet *, unsigned max, ns_t now);
 /* Takes cells (sets in_port); all are taken: what cannot be sent is dropped and counted, as a

@@ -12,6 +12,7 @@
 #include "port.h"
 
 #include "core/frame.h"
+#include "eal.h"
 #include "neighbour.h"
 #include "port_capability.h"
 #include "port_memory.h"
@@ -172,17 +173,24 @@ struct port *port_open(const struct port_config *config, const char **why)
 	return port;
 }
 
-void port_close(struct port *port)
+static void device_close(void *context)
 {
-	if (!port)
-		return;
-	rte_pktmbuf_free_bulk(port->received, port->received_count);
-	rte_pktmbuf_free_bulk(port->stage, port->stage_count);
+	const struct port *port = context;
 	if (port->started)
 		rte_eth_dev_stop(port->ethdev);
 	rte_eth_dev_close(port->ethdev);
+}
+
+int port_close(struct port *port)
+{
+	rte_pktmbuf_free_bulk(port->received, port->received_count);
+	rte_pktmbuf_free_bulk(port->stage, port->stage_count);
+	int result = eal_run_apart(device_close, port);
+	if (result < 0)
+		return result;
 	must(port->cells_held == 0, "a closed device holds no cell");
 	port_destroy(port);
+	return 0;
 }
 
 /* ---- sending ---- */

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# How a daemon begins and ends: what is missing at its start is said in one line, and every signal
+# that ends it, at any moment, ends it in order.
+# shellcheck source=tests/e2e/common.sh disable=SC2317
+. "$(dirname "$0")/common.sh"
+need jq qemu-io
+
+casemated=$CASEMATE_BUILD/apps/casemated
+pair_up "$work/p" size=16MiB journal=16MiB hugepages=off data=2 parity=1
+check 'a pair is made, and put down' pair down "$work/p"
+config=${P[config]}
+runtime=/run/dpdk
+[ "$(id -u)" = 0 ] || runtime=${XDG_RUNTIME_DIR:-/tmp}/dpdk
+
+# ---- starts that fail ----
+
+start() { timeout -k 1 60 "$casemated" --config "$work/wrong.yaml" --node primary; }
+
+for _ in 1 2 3 4; do # what had begun when the start failed depends on the moment
+  sed "s|ca: .*|ca: $work/none.pem|" "$config" >"$work/wrong.yaml"
+  cannot_start 'no certificate of the authority' "$work/none.pem" start
+  sed "s|control: .*|control: $work/none/ctl.sock|" "$config" >"$work/wrong.yaml"
+  cannot_start 'no directory for the control socket' "$work/none/ctl.sock: No such file" start
+  sed "s|^link:|link:\\n  psk: \"file:$work/none.psk\"|" "$config" >"$work/wrong.yaml"
+  cannot_start 'no pre-shared key' "$work/none.psk: No such file" start
+done
+sed "s|eal: \"net_memif0,.*|eal: \"net_nothing0\"|; s|device: net_memif0|device: net_nothing0|" \
+  "$config" >"$work/wrong.yaml"
+cannot_start 'no such device' 'DPDK' start
+equal 'no directory of DPDK is left' '' \
+  "$(find "$runtime" -maxdepth 1 -name "casemate-primary-*" -newer "$work/p/settings" 2>/dev/null)"
+
+# ---- both ends at once ----
+
+answers() { "$casemate" --socket "$work/p/$1/ctl.sock" --json status | jq -e "$2"; }
+
+daemon() { # daemon NODE: a child of ours, so that we see how it ends
+  "$casemated" --config "$config" --node "$1" >"$work/$1.log" 2>&1 &
+  pids+=($!)
+}
+
+pair_of_children() {
+  daemon primary && primary=$!
+  daemon vault && vault=$!
+  within 10 answers primary .linked
+}
+
+codes=''
+for _ in {1..12}; do
+  pair_of_children || give_up 'both start' "$(cat "$work"/{primary,vault}.log)"
+  kill -TERM "$primary" "$vault"
+  wait "$primary"
+  codes+="$? "
+  wait "$vault"
+  codes+="$? "
+  pids=()
+done
+equal 'both are told to stop at once, 12 times: all end well' '' "${codes//0 /}"
+finish
