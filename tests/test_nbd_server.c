@@ -306,6 +306,88 @@ static void memory_is_served_in_order(void **state)
 	rig_free(rig);
 }
 
+static void tick(struct rig *rig)
+{
+	for (unsigned i = 0; i < CONNECTIONS; i++)
+		nbd_client_tick(&rig->server->client[i]);
+	rig_turn(rig);
+}
+
+/* Whoever sends a byte now and then holds 32 MiB for ever. */
+static void a_trickle_is_no_progress(void **state)
+{
+	struct rig *rig = rig_new();
+	int slow = client_go(rig), large = client_go(rig), small = client_go(rig);
+
+	client_say(rig, slow, "Q w0 w1 q1 q0 d0x2000000 'begin");
+	for (unsigned i = 0; i < 2 * TICKS; i++) {
+		client_say(rig, slow, "'.");
+		tick(rig);
+	}
+	assert_int_equal(rig_open_count(rig), 3); /* nobody needs what it holds */
+	client_say(rig, large, "Q w0 w0 q2 q0 d0x2000000");
+	client_say(rig, small, "Q w0 w0 q3 q0 d4096");
+	for (unsigned i = 0; i < TICKS && rig_open_count(rig) == 3; i++) {
+		client_say(rig, slow, "'.");
+		tick(rig);
+	}
+	assert_int_equal(nbd_server_figures(rig->server).stalled, 1);
+	for (unsigned i = 0; i < 2; i++)
+		rig_answer(rig, rig_take(rig), -EIO);
+	client_expect(large, "S d5 q2");
+	client_expect(small, "S d5 q3");
+	close(slow);
+	close(large);
+	close(small);
+	rig_turn(rig);
+	rig_free(rig);
+}
+
+/* 1 MB/s, a look every two seconds: slow, but on its way, though others wait. */
+static void a_slow_reader_is_let_finish(void **state)
+{
+	enum { PER_TICK = 2000000 };
+	struct rig *rig = rig_new();
+	int slow = client_go(rig), other = client_go(rig);
+	size_t whole = NBD_PAYLOAD_BYTES_MAX + 16, got = 0;
+	uint8_t *bytes = malloc(PER_TICK);
+
+	client_say(rig, slow, "Q w0 w0 q1 q0 d0x2000000");
+	rig_answer(rig, rig_take(rig), 0);
+	client_say(rig, other, "Q w0 w0 q2 q0 d0x2000000");
+	assert_null(rig_take(rig));
+	while (got < whole) {
+		size_t now = 0;
+		for (ssize_t length = 1; length > 0 && now < PER_TICK; rig_turn(rig)) {
+			length = recv(slow, bytes, PER_TICK - now, 0);
+			now += length > 0 ? (size_t)length : 0;
+		}
+		got += now;
+		assert_true(now > 0);
+		tick(rig);
+	}
+	assert_int_equal(got, whole);
+	assert_int_equal(nbd_server_figures(rig->server).stalled, 0);
+	rig_answer(rig, rig_take(rig), -EIO);
+	client_expect(other, "S d5 q2");
+	/* and one that reads at a tenth of that is not */
+	client_say(rig, slow, "Q w0 w0 q1 q0 d0x2000000");
+	rig_answer(rig, rig_take(rig), 0);
+	client_say(rig, other, "Q w0 w0 q2 q0 d0x2000000");
+	for (unsigned i = 0; i < 4 * TICKS && rig_open_count(rig) == 2; i++) {
+		assert_true(recv(slow, bytes, PER_TICK / 10, 0) > 0);
+		tick(rig);
+	}
+	assert_int_equal(nbd_server_figures(rig->server).stalled, 1);
+	rig_answer(rig, rig_take(rig), -EIO);
+	client_expect(other, "S d5 q2");
+	close(slow);
+	close(other);
+	rig_turn(rig);
+	free(bytes);
+	rig_free(rig);
+}
+
 static void a_client_that_waits_may_die(void **state)
 {
 	struct rig *rig = rig_new();
@@ -436,6 +518,8 @@ int main(void)
 		cmocka_unit_test(an_export_goes_and_comes),
 		cmocka_unit_test(one_client_too_many_waits),
 		cmocka_unit_test(memory_is_served_in_order),
+		cmocka_unit_test(a_trickle_is_no_progress),
+		cmocka_unit_test(a_slow_reader_is_let_finish),
 		cmocka_unit_test(a_client_that_waits_may_die),
 		cmocka_unit_test(large_requests_go_through),
 		cmocka_unit_test(socket_files),

@@ -132,6 +132,15 @@ void nbd_fini(struct nbd_connection *nbd)
 	nbd_abandon(nbd);
 }
 
+uint64_t nbd_held_bytes(const struct nbd_connection *nbd)
+{
+	uint64_t bytes = nbd->current && nbd->current->memory ? nbd->current->memory_bytes : 0;
+
+	for (const struct nbd_slot *slot = nbd->reply_head; slot; slot = slot->next)
+		bytes += slot->memory ? slot->memory_bytes : 0;
+	return bytes;
+}
+
 bool nbd_finished(const struct nbd_connection *nbd)
 {
 	return nbd->phase >= NBD_PHASE_LEAVING && nbd->in_core == 0 && !nbd->reply_head &&

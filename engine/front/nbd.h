@@ -135,6 +135,8 @@ static inline unsigned nbd_in_core(const struct nbd_connection *nbd)
 {
 	return nbd->in_core;
 }
+/* Payload memory that waits for the peer: of the write that comes, and of replies to send. */
+uint64_t nbd_held_bytes(const struct nbd_connection *);
 /* All was said: close the socket. */
 bool nbd_finished(const struct nbd_connection *);
 /* Takes requests of this export from the ready list and answers them ESHUTDOWN. */

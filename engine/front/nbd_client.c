@@ -7,14 +7,25 @@
  * and is free for another client when core has answered all.
  *
  * Nobody may hold what others need: on every tick the server looks for clients that stand still in
- * the middle of a message while others wait for memory or for a connection, and cuts them off. */
+ * the middle of a message while others wait for memory or for a connection, and cuts them off. A
+ * byte now and then is no progress: who holds memory that others wait for is to be through with it
+ * within MESSAGE_TICKS, whatever its size up to the largest request's; per tick that is its due. It
+ * may lag behind by PATIENCE_TICKS of it, so bursts count as much as a steady flow. What counts as
+ * sent has left the socket, as far as the kernel says: its buffer empties long before it asks for
+ * more. */
 #include "nbd_client.h"
 
 #include "nbd_listen.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { PATIENCE_TICKS = 5 };
+enum {
+	PATIENCE_TICKS = 5,
+	MESSAGE_TICKS = 32,	  /* a message of 32 MiB: 1 MiB per tick */
+	SEND_BYTES_MAX = 1 << 20, /* at a time: what is on its way is seen when it is through */
+};
 
 /* ---- operations ---- */
 
@@ -33,9 +44,24 @@ static void client_receive(struct client *client)
 	nbd_operation_start(client->server, &client->receive, sqe);
 }
 
-static void client_send(struct client *client)
+static unsigned send_pieces(struct client *client)
 {
 	unsigned count = nbd_send_pieces(&client->nbd, client->send_piece, SEND_PIECES_MAX);
+	size_t room = SEND_BYTES_MAX;
+
+	for (unsigned i = 0; i < count; i++) {
+		struct iovec *piece = &client->send_piece[i];
+		piece->iov_len = min_u64(piece->iov_len, room);
+		room -= piece->iov_len;
+		if (!room)
+			return i + 1;
+	}
+	return count;
+}
+
+static void client_send(struct client *client)
+{
+	unsigned count = send_pieces(client);
 	struct io_uring_sqe *sqe = count ? nbd_sqe_take(client->server) : NULL;
 
 	if (!sqe) {
@@ -65,6 +91,7 @@ void nbd_client_open(struct client *client, int descriptor)
 	client->dirty = true;
 	client->cut = client->moved = false;
 	client->still_ticks = 0;
+	client->moved_bytes = client->unsent_bytes = client->lag_bytes = 0;
 	client->server->open_count++;
 	client->server->accepted++;
 	nbd_init(&client->nbd, &client->server->shared);
@@ -170,6 +197,7 @@ void nbd_client_received(struct client *client, int32_t result)
 	client->dirty = client->moved = true;
 	if (client->cut || nbd_result_is_passing(result))
 		return;
+	client->moved_bytes += result > 0 ? (unsigned)result : 0;
 	if (result > 0)
 		nbd_received(&client->nbd, (size_t)result);
 	else if (result == 0)
@@ -183,25 +211,60 @@ void nbd_client_sent(struct client *client, int32_t result)
 	client->dirty = client->moved = true;
 	if (client->cut || nbd_result_is_passing(result))
 		return;
+	client->moved_bytes += result > 0 ? (unsigned)result : 0;
 	if (result > 0)
 		nbd_sent(&client->nbd, (size_t)result);
 	else
 		nbd_client_cut(client);
 }
 
+/* ---- ticks ---- */
+
+static bool is_mid_message(const struct client *client)
+{
+	return client->nbd.current || client->send.in_flight;
+}
+
+/* Bytes since the last look that the peer sent, or took. */
+static uint64_t progress_take(struct client *client)
+{
+	int unsent = 0;
+	uint64_t moved = client->moved_bytes + client->unsent_bytes;
+
+	if (ioctl(client->descriptor, SIOCOUTQ, &unsent) < 0)
+		unsent = 0;
+	client->unsent_bytes = (unsigned)unsent;
+	client->moved_bytes = 0;
+	return moved - min_u64(moved, client->unsent_bytes);
+}
+
+/* Says whether it lags too far behind. Nobody is measured for the time when nobody waited. */
+static bool lags(struct client *client, uint64_t progress)
+{
+	uint64_t held = min_u64(nbd_held_bytes(&client->nbd), NBD_PAYLOAD_BYTES_MAX);
+	uint64_t due = div_up(held, MESSAGE_TICKS);
+
+	if (!client->server->waiting_head || !is_mid_message(client)) {
+		client->lag_bytes = 0;
+		return false;
+	}
+	client->lag_bytes += due;
+	client->lag_bytes -= min_u64(client->lag_bytes, progress);
+	return due > 0 && client->lag_bytes >= PATIENCE_TICKS * due;
+}
+
 /* Who stands still in the middle of a message holds memory; who says nothing holds a connection. */
-static bool client_is_in_the_way(const struct client *client)
+static bool is_in_the_way(const struct client *client)
 {
 	const struct nbd_server *server = client->server;
 	const struct nbd_connection *nbd = &client->nbd;
-	bool mid_message = nbd->current || client->send.in_flight;
 	bool greeting = nbd->phase < NBD_PHASE_COMMAND;
 
 	if (client->still_ticks < PATIENCE_TICKS)
 		return false;
 	if (server->stopping || nbd->phase == NBD_PHASE_LEAVING)
-		return nbd_in_core(nbd) == 0 || mid_message;
-	return (mid_message && server->waiting_head) ||
+		return nbd_in_core(nbd) == 0 || is_mid_message(client);
+	return (is_mid_message(client) && server->waiting_head) ||
 	       (greeting && server->open_count == server->client_count);
 }
 
@@ -209,12 +272,13 @@ void nbd_client_tick(struct client *client)
 {
 	if (client->descriptor < 0 || client->cut)
 		return;
-	if (client->moved)
+	uint64_t progress = progress_take(client);
+	if (client->moved || progress)
 		client->still_ticks = 0;
 	else if (client->still_ticks < UINT8_MAX)
 		client->still_ticks++;
 	client->moved = false;
-	if (!client_is_in_the_way(client))
+	if (!lags(client, progress) && !is_in_the_way(client))
 		return;
 	client->server->stalled++;
 	nbd_client_cut(client);

@@ -42,6 +42,9 @@ struct client {
 	bool waiting;	/* is on the server's list */
 	bool moved;	/* bytes went in or out since the last tick */
 	uint8_t still_ticks;
+	uint64_t moved_bytes;  /* received, or taken by the kernel, since the last tick */
+	uint64_t unsent_bytes; /* in the kernel at the last tick */
+	uint64_t lag_bytes;    /* behind what is due, while others wait */
 	struct client *next_waiting;
 	struct operation receive, send;
 	struct msghdr receive_message, send_message;
@@ -87,7 +90,7 @@ void nbd_client_received(struct client *, int32_t result);
 void nbd_client_sent(struct client *, int32_t result);
 /* Starts what is to be sent and received, or closes what is over. */
 void nbd_client_turn(struct client *);
-/* Counts the ticks without a byte; cuts off who is in the way of others. */
+/* Looks at its progress since the last tick; cuts off who is in the way of others. */
 void nbd_client_tick(struct client *);
 /* Serves who waits for memory, the longest first. Says whether anybody was served. */
 bool nbd_waiting_serve(struct nbd_server *);
