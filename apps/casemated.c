@@ -13,27 +13,35 @@
 #define CONFIG_DEFAULT "/etc/casemate/casemate.yaml"
 
 static struct casemate_engine *engine;
+static volatile sig_atomic_t stopping;
 
 static void stop_asked(int signal_number)
 {
 	(void)signal_number;
-	casemate_engine_stop(engine);
+	stopping = 1;
+	if (engine)
+		casemate_engine_stop(engine);
 }
 
+/* A terminal that closes is no reason to lose what is on its way; whoever wants us to outlive it
+ * has it ignored before (nohup). */
 static void signals_take(void)
 {
 	struct sigaction stop = {.sa_handler = stop_asked, .sa_flags = SA_RESTART};
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
 
 	sigaction(SIGTERM, &stop, NULL);
 	sigaction(SIGINT, &stop, NULL);
+	if (!sigaction(SIGHUP, NULL, &before) && before.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &stop, NULL);
 	sigaction(SIGPIPE, &ignore, NULL);
 }
 
 static void usage(FILE *out)
 {
 	fputs("usage: casemated [--config FILE] [--node SITE]\n\n"
-	      "Serves and keeps the volumes of one site until it is told to stop (SIGTERM).\n\n"
+	      "Serves and keeps the volumes of one site until it is told to stop (SIGTERM, "
+	      "SIGINT, SIGHUP).\n\n"
 	      "  --config FILE  the configuration (" CONFIG_DEFAULT ")\n"
 	      "  --node SITE    the site that this host is, if the file does not say\n"
 	      "  --version      print the version\n"
@@ -83,11 +91,17 @@ int main(int argc, char **argv)
 
 	if (code >= 0)
 		return code;
+	signals_take();
 	int err = casemate_engine_new(&engine, config, node);
+	if (err == -ECANCELED)
+		return EXIT_SUCCESS;
 	if (err)
 		return err == -EINVAL ? EX_CONFIG : EXIT_FAILURE;
-	signals_take();
+	if (stopping)
+		casemate_engine_stop(engine);
 	err = casemate_engine_run(engine);
-	casemate_engine_free(engine);
+	struct casemate_engine *gone = engine;
+	engine = NULL; /* no signal reaches it any more */
+	casemate_engine_free(gone);
 	return err ? EXIT_FAILURE : EXIT_SUCCESS;
 }

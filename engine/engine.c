@@ -17,6 +17,7 @@
 
 #define LIVENESS_EVERY_NS NS_PER_S
 #define DRAIN_WITHIN_NS	  (10 * NS_PER_S)
+#define DRAIN_LOOK_NS	  (NS_PER_S / 2)
 
 ns_t engine_now(void)
 {
@@ -50,6 +51,13 @@ static int volume_keys_open(struct engine *engine)
 	return err;
 }
 
+static bool stop_wanted(const struct engine *engine)
+{
+	struct pollfd stop = {.fd = engine->stop_event, .events = POLLIN};
+
+	return poll(&stop, 1, 0) > 0;
+}
+
 static int engine_open(struct engine *engine)
 {
 	static int (*const steps[])(struct engine *) = {
@@ -59,22 +67,33 @@ static int engine_open(struct engine *engine)
 	int err = 0;
 
 	for (unsigned i = 0; !err && i < ARRAY_COUNT(steps); i++)
-		err = steps[i](engine);
+		err = stop_wanted(engine) ? -ECANCELED : steps[i](engine);
+	if (err == -ECANCELED)
+		log_line(NOTE_INFO, NULL, "stopped before the start was over");
 	return err;
 }
 
-static int engine_make(struct engine **out, const char *config_path, const char *node)
+/* From here on it can be stopped. */
+static int engine_make(struct engine **out)
 {
 	struct engine *engine = calloc(1, sizeof *engine);
 
 	if (!engine)
 		return -ENOMEM;
 	engine->lock = -1;
-	pthread_mutex_init(&engine->clients_lock, NULL);
 	engine->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (engine->stop_event < 0) {
+		int err = -errno;
+		free(engine);
+		return err;
+	}
+	pthread_mutex_init(&engine->clients_lock, NULL);
 	*out = engine;
-	if (engine->stop_event < 0)
-		return -errno;
+	return 0;
+}
+
+static int engine_configure(struct engine *engine, const char *config_path, const char *node)
+{
 	int err = config_load(&engine->config, config_path, node, stderr);
 	if (err)
 		return -EINVAL;
@@ -87,9 +106,8 @@ static int engine_make(struct engine **out, const char *config_path, const char 
 	return err;
 }
 
-int casemate_engine_new(struct casemate_engine **out, const char *config_path, const char *node)
+static int process_harden(void)
 {
-	struct engine *engine = NULL;
 	int err = secret_process_harden();
 
 	if (err)
@@ -98,17 +116,29 @@ int casemate_engine_new(struct casemate_engine **out, const char *config_path, c
 	err = secret_libcrypto_harden();
 	if (err)
 		log_line(NOTE_ERROR, NULL, "no memory for keys: %s", secret_why(-err));
-	else
-		err = engine_make(&engine, config_path, node);
+	return err;
+}
+
+int casemate_engine_new(struct casemate_engine **out, const char *config_path, const char *node)
+{
+	struct engine *engine = NULL;
+	int err = process_harden();
+
+	*out = NULL;
+	if (!err)
+		err = engine_make(&engine);
+	if (err)
+		return err;
+	*out = (struct casemate_engine *)engine;
+	err = engine_configure(engine, config_path, node);
 	if (!err) {
 		err = engine_open(engine);
 		/* A wrong file is told apart from a wrong machine by its own code. */
 		err = err == -EINVAL ? -EIO : err;
 	}
-	*out = (struct casemate_engine *)engine;
 	if (err) {
-		casemate_engine_free(*out);
 		*out = NULL;
+		casemate_engine_free((struct casemate_engine *)engine);
 	}
 	return err;
 }
@@ -131,8 +161,7 @@ void casemate_engine_free(struct casemate_engine *opaque)
 	secret_give(engine->core_config, sizeof *engine->core_config);
 	if (engine->config && ceased)
 		config_free(engine->config);
-	if (engine->stop_event >= 0)
-		close(engine->stop_event);
+	close(engine->stop_event);
 	pthread_mutex_destroy(&engine->clients_lock);
 	free(engine);
 }
@@ -199,6 +228,48 @@ static bool control_thread_turn(struct engine *engine)
 	return !(poll_for[0].revents & POLLIN);
 }
 
+/* Once this order was carried out and, if need be, the clients have gone; or when time is up. */
+static void drain_order(struct engine *engine, uint8_t kind, ns_t until)
+{
+	bool sent = false;
+
+	engine->drain = (struct command){.kind = kind, .status = &engine->drain_status};
+	engine->drained = false;
+	while (engine_now() < until && !(engine->drained && atomic_load(&engine->nbd_stopped))) {
+		if (!sent)
+			sent = lane_command(engine->lane, &engine->drain);
+		struct pollfd lane = {.fd = lane_descriptor(engine->lane), .events = POLLIN};
+		poll(&lane, 1, 10);
+		lane_listen(engine);
+		session_turn(engine, engine_now());
+	}
+}
+
+/* A drain ends as well when the peer has gone: whether the vault has all is seen by the points. A
+ * group that never met its vault has none, but what it wrote is in open intents. */
+static bool vault_has_all(const struct group_status *group)
+{
+	return group->role != ROLE_PRIMARY ||
+	       (group->lsn <= group->durable && (group->lsn || !group->intent_bytes));
+}
+
+static void drain_judge(struct engine *engine)
+{
+	const struct core_status *status = &engine->drain_status;
+
+	if (!engine->drained)
+		log_line(NOTE_WARNING, NULL,
+			 "not everything was durable in time: the lane does not answer");
+	else if (!atomic_load(&engine->nbd_stopped))
+		log_line(NOTE_WARNING, NULL,
+			 "not everything was durable in time: clients wait for answers");
+	for (unsigned g = 0; engine->drained && g < status->group_count; g++)
+		if (!vault_has_all(&status->group[g]))
+			log_line(NOTE_WARNING, status->group[g].name,
+				 "not everything was durable in time: the vault lacks what is in "
+				 "open intents, which is compared at the next start");
+}
+
 /* Clients are told first, so that nothing new comes while what is on its way arrives. */
 static void engine_drain(struct engine *engine)
 {
@@ -208,23 +279,15 @@ static void engine_drain(struct engine *engine)
 	notify_stopping();
 	renewals_cancel(engine);
 	atomic_store(&engine->nbd_stop, true);
-	engine->drain = (struct command){.kind = COMMAND_DRAIN};
 	engine->drain_sent = true;
 	/* The stop event stays readable: it must not end our waiting. */
 	uint64_t count;
 	ssize_t got = read(engine->stop_event, &count, sizeof count);
 	(void)got;
-	bool sent = false;
-	while (engine_now() < until && !(engine->drained && atomic_load(&engine->nbd_stopped))) {
-		if (!sent)
-			sent = lane_command(engine->lane, &engine->drain);
-		struct pollfd lane = {.fd = lane_descriptor(engine->lane), .events = POLLIN};
-		poll(&lane, 1, 10);
-		lane_listen(engine);
-		session_turn(engine, engine_now());
-	}
-	if (!engine->drained)
-		log_line(NOTE_WARNING, NULL, "not everything was durable in time");
+	drain_order(engine, COMMAND_DRAIN, until);
+	if (engine->drained)
+		drain_order(engine, COMMAND_STATUS, until + DRAIN_LOOK_NS);
+	drain_judge(engine);
 }
 
 int casemate_engine_run(struct casemate_engine *opaque)

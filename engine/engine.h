@@ -73,7 +73,8 @@ struct engine {
 		ns_t why_at;
 	} handshake;
 	ns_t liveness_at, watchdog_at;
-	struct command drain;
+	struct command drain; /* the order that a stop waits for */
+	struct core_status drain_status;
 	bool drain_sent, drained;
 };
 

@@ -12,7 +12,8 @@ struct casemate_engine;
 
 /* gives: an engine of the site `node` (NULL: the one that the file names), with everything opened
  * and checked, and nothing served yet. 0 or a negative errno; what is wrong stands on stderr.
- * -EINVAL: the configuration is wrong. */
+ * -EINVAL: the configuration is wrong. It is given before all is opened, so that it can be stopped
+ * meanwhile: -ECANCELED. Taken back, as NULL, when the start fails. */
 int casemate_engine_new(struct casemate_engine **, const char *config_path, const char *node);
 /* Serves until casemate_engine_stop; then drains, for a bounded time. 0 or a negative errno. */
 int casemate_engine_run(struct casemate_engine *);

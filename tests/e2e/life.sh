@@ -57,4 +57,58 @@ for _ in {1..12}; do
   pids=()
 done
 equal 'both are told to stop at once, 12 times: all end well' '' "${codes//0 /}"
+
+# ---- signals ----
+
+catches() { # catches PID SIGNAL-NUMBER
+  local mask
+  mask=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status")
+  ((0x${mask:-0} >> ($2 - 1) & 1))
+}
+
+ends() { # ends WHAT PID NODE PATTERN: well, and with this in its log
+  wait "$2"
+  equal "$1: ends well" 0 $?
+  pids=()
+  says "$1: $4" "$4" "$(cat "$work/$3.log")"
+}
+
+daemon primary && primary=$!
+within 10 catches "$primary" 15
+kill -TERM "$primary"
+ends 'SIGTERM during the start' "$primary" primary 'info stopped before the start was over$'
+for signal in HUP INT; do
+  daemon primary && primary=$!
+  within 10 answers primary .
+  kill -$signal "$primary"
+  ends "SIG$signal" "$primary" primary 'info stopped$'
+done
+
+# ---- what was not durable when it stopped ----
+
+write_waits() { # a write that the vault cannot take any more; its client waits for the answer
+  qemu-io -f raw -c 'write -P 0x77 1M 64k' "nbd+unix:///vol0?socket=$work/p/primary/nbd.sock" \
+    >"$work/qemu" 2>&1 &
+  within 10 answers primary '.clients.requests > 0'
+}
+
+late='warning .*not everything was durable in time: (the vault lacks|clients wait)'
+for ack in durable local; do
+  sed -i "s/^    ack: .*/    ack: $ack/" "$config"
+  pair_of_children || give_up "ack: $ack: both start" "$(cat "$work"/{primary,vault}.log)"
+  within 10 answers primary '.groups[0].state == "replicating"'
+  kill -KILL "$vault"
+  wait "$vault" 2>/dev/null
+  check "ack: $ack: a write comes that the vault cannot take" write_waits
+  kill -TERM "$primary"
+  ends "ack: $ack: a stop without the vault" "$primary" primary "$late"
+done
+pair_of_children || give_up 'both start' "$(cat "$work"/{primary,vault}.log)"
+within 10 answers primary '.groups[0].state == "replicating"'
+check 'a write arrives' qemu-io -f raw -c 'write -P 0x78 1M 64k' -c flush "${P[primary_nbd]}"
+kill -TERM "$primary"
+ends 'a stop with the vault' "$primary" primary 'info stopped$'
+equal 'which lacks nothing' '' "$(grep 'not everything' "$work/primary.log")"
+kill -TERM "$vault"
+ends 'and the vault' "$vault" vault 'info stopped$'
 finish
