@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What scripts/pair does when not all is as it should be: a wrong word is said and can be put right,
+# the same words again are the same, and what can never link says so at once.
+# shellcheck source=tests/e2e/common.sh disable=SC2317
+. "$(dirname "$0")/common.sh"
+need jq ip
+
+small=(journal=16MiB hugepages=off data=2 parity=1)
+pairs+=("$work/p")
+P[dir]=$work/p
+P[key]=file:$work/p/keys/vol0.key
+
+# ---- a second try ----
+
+refused 'a unit that is none' 'unknown unit "M"; did you mean "MiB"' \
+  pair up "$work/p" size=64M "${small[@]}"
+mkdir "$work/p/stores" && touch "$work/p/stores/0"
+refused 'a store that cannot be made' "the vault's part of the volume could not be made" \
+  pair up "$work/p" size=16MiB "${small[@]}"
+rm -r "$work/p/stores"
+check 'and the right words after it' pair up "$work/p" size=16MiB "${small[@]}"
+check 'and again' pair up "$work/p" size=16MiB "${small[@]}"
+refused 'and others' 'was made with size=16MiB' pair up "$work/p" size=32MiB "${small[@]}"
+
+# ---- after a promotion ----
+
+check 'the primary is lost' pair kill "$work/p" primary
+check 'the vault too' pair kill "$work/p" vault
+check 'and is started' pair start "$work/p" vault
+check 'promoted at once, while it reads its stores' pair promote "$work/p"
+began_up=$SECONDS
+refused 'a pair that can link no more' 'the primary is [a-z]+, the vault is serving' \
+  pair up "$work/p"
+check 'says so soon' test $((SECONDS - began_up)) -lt $((15 * patience))
+check 'and is put down' pair down "$work/p"
+
+# ---- what a device cannot carry ----
+
+if [ "$(id -u)" != 0 ]; then
+  skip 'af_xdp' 'not root'
+elif ! python3 -c 'import socket; socket.socket(44, 3)' 2>/dev/null; then
+  skip 'af_xdp' 'this kernel has no AF_XDP sockets'
+elif ! ip netns list >/dev/null 2>&1; then
+  skip 'af_xdp' 'no network namespaces'
+else
+  pairs+=("$work/x")
+  check 'af_xdp and jumbo frames' pair up "$work/x" dev=af_xdp mtu=9000 size=16MiB "${small[@]}"
+  check 'with the same words' pair up "$work/x" dev=af_xdp mtu=9000 size=16MiB "${small[@]}"
+fi
+finish
