@@ -196,6 +196,7 @@ static void timers_turn(struct engine *engine, ns_t now)
 		return;
 	engine->liveness_at = now + LIVENESS_EVERY_NS;
 	files_watch(engine);
+	clients_watch(engine, now);
 }
 
 static int poll_timeout_ms(const struct engine *engine, ns_t now)

@@ -73,6 +73,8 @@ struct engine {
 		ns_t why_at;
 	} handshake;
 	ns_t liveness_at, watchdog_at;
+	bool clients_full; /* it was told that there is room for no more */
+	ns_t clients_full_at;
 	struct command drain; /* the order that a stop waits for */
 	struct core_status drain_status;
 	bool drain_sent, drained;
@@ -144,6 +146,8 @@ json_t *session_json(const struct engine *);
 /* Clients, core and the lane's thread. */
 int lane_open(struct engine *);
 void clients_figures(struct engine *, struct nbd_server_figures *);
+/* Tells once that the bound of connections is reached; again a minute after it was not any more. */
+void clients_watch(struct engine *, ns_t now);
 /* Waits for the thread; 0, or -ETIMEDOUT when the disks were not done. */
 void lane_close(struct engine *);
 /* Takes what the lane has to tell: notes, answered commands. */

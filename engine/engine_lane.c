@@ -14,6 +14,7 @@
 
 #define CLIENTS_LEAVE_WITHIN_NS (2 * NS_PER_S)
 #define CLIENTS_LOOK_US		1000
+#define CLIENTS_FULL_AGAIN_NS	(60 * NS_PER_S)
 
 /* ---- on the lane's thread: clients ---- */
 
@@ -80,6 +81,25 @@ void clients_figures(struct engine *engine, struct nbd_server_figures *figures)
 	pthread_mutex_lock(&engine->clients_lock);
 	*figures = engine->clients;
 	pthread_mutex_unlock(&engine->clients_lock);
+}
+
+/* Whoever comes now gets no greeting until another goes: without a word here it looks dead. */
+void clients_watch(struct engine *engine, ns_t now)
+{
+	struct nbd_server_figures figures;
+
+	clients_figures(engine, &figures);
+	if (figures.connections < ENGINE_NBD_CONNECTIONS) {
+		engine->clients_full &= now < engine->clients_full_at + CLIENTS_FULL_AGAIN_NS;
+		return;
+	}
+	if (!engine->clients_full)
+		log_line(NOTE_WARNING, NULL,
+			 "%u NBD clients are connected, which is the bound: others wait until one "
+			 "goes",
+			 figures.connections);
+	engine->clients_full = true;
+	engine->clients_full_at = now;
 }
 
 /* ---- start ---- */

@@ -105,6 +105,8 @@ check 'what was written is there' "$here/writer.py" check "$work/memory" "$socke
 
 # ---- clients ----
 
+log_says() { log_of "$1" | grep -qE -- "$2"; }
+
 descriptors() { find "/proc/$(cat "$work/p/primary/pid")/fd" -mindepth 1 | wc -l; }
 clients() { status primary ".clients.$1"; }
 
@@ -128,6 +130,13 @@ equal 'another client saw nothing of it' 0 $?
 check 'all connections are given back' within 10 status_is primary '.clients.connections == 0'
 equal 'and all memory' 0 "$(clients payload_used)"
 equal 'and all descriptors' "$descriptors_before" "$(descriptors)"
+"$here/intruder_nbd.py" idle "$socket" vol0 32 >"$work/idle" 2>&1 &
+idle_clients=$!
+pids+=("$idle_clients")
+check 'as many clients as may be: it is said' within 10 log_says primary \
+  'warning 32 NBD clients are connected, which is the bound'
+kill "$idle_clients"
+wait "$idle_clients" 2>/dev/null
 check 'new clients are let in' nbdcopy --connections=8 "${P[primary_nbd]}" "$work/out"
 check 'and find what was there' cmp -n $((8 << 20)) "$work/in" "$work/out"
 
@@ -144,8 +153,6 @@ restart_both() { # restart_both [COMMAND...]: done when the primary has read its
   : >"$work/p/vault/log"
   pair start "$work/p" primary && "${@:-true}" && pair start "$work/p" vault
 }
-
-log_says() { log_of "$1" | grep -qE -- "$2"; }
 
 # refused_papers WHAT PATTERN-AT-PRIMARY PATTERN-AT-VAULT [COMMAND...]: while they are wrong
 refused_papers() {

@@ -5,11 +5,13 @@
   intruder_nbd.py rules SOCKET EXPORT       each row must be answered as it should be, and then
                                             the same connection, or a new one, serves as before
   intruder_nbd.py die SOCKET EXPORT COUNT   so many clients that die, each at another point
+  intruder_nbd.py idle SOCKET EXPORT COUNT  so many clients that say nothing, until it is ended
 
 Nothing of the export may change: what it holds is compared before and after. Only the first
 AREA bytes are touched, and only by requests that must be refused or were never finished.
 """
 import random
+import signal
 import socket
 import struct
 import sys
@@ -242,6 +244,10 @@ def area(server):
 
 def main():
     server = Server(sys.argv[2], sys.argv[3])
+    if sys.argv[1] == "idle":  # so many, until we are ended
+        clients = [server.client() for _ in range(int(sys.argv[4]))]
+        print(f"{len(clients)} clients are in")
+        signal.pause()
     before = area(server)
     if sys.argv[1] == "die":
         die(server, int(sys.argv[4]))
