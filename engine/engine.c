@@ -154,7 +154,8 @@ void casemate_engine_free(struct casemate_engine *opaque)
 	bool ceased = renewals_close(engine);
 	session_close(engine);
 	lane_close(engine);
-	ports_close(engine);
+	if (ports_close(engine))
+		lane_release(engine);
 	if (engine->disk)
 		disk_free(engine->disk);
 	files_unlock(engine);

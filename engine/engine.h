@@ -131,7 +131,8 @@ extern const struct memory engine_memory; /* of the core and of the lane's queue
 /* ---- engine_ports.c ---- */
 int ports_open(struct engine *);
 int ports_let_in(struct engine *); /* the clients of virtual devices: last of all */
-void ports_close(struct engine *);
+/* False: a device hangs, and uses cells yet. */
+bool ports_close(struct engine *);
 
 /* ---- engine_session.c ---- */
 int session_open(struct engine *);
@@ -148,8 +149,10 @@ int lane_open(struct engine *);
 void clients_figures(struct engine *, struct nbd_server_figures *);
 /* Tells once that the bound of connections is reached; again a minute after it was not any more. */
 void clients_watch(struct engine *, ns_t now);
-/* Waits for the thread; 0, or -ETIMEDOUT when the disks were not done. */
+/* Waits for the thread. */
 void lane_close(struct engine *);
+/* Frees core, lane and packet memory: after ports_close, as a device may hold cells of theirs. */
+void lane_release(struct engine *);
 /* Takes what the lane has to tell: notes, answered commands. */
 void lane_listen(struct engine *);
 /* Whether the lane has turned since the last call. */

@@ -5,6 +5,7 @@
 #include "log.h"
 
 #include "drive/eal.h"
+#include "drive/port_memory.h"
 #include "session/secret.h"
 
 #include <errno.h>
@@ -258,14 +259,20 @@ void lane_close(struct engine *engine)
 		 * ends. */
 		clean = atomic_load(&engine->nbd_stopped);
 	}
+	if (engine->nbd && clean)
+		nbd_server_free(engine->nbd);
+	engine->nbd = NULL;
+}
+
+void lane_release(struct engine *engine)
+{
 	lane_free(engine->lane);
 	if (engine->core)
 		core_free(engine->core);
-	if (engine->nbd && clean)
-		nbd_server_free(engine->nbd);
+	packet_memory_free(engine->packet_memory, engine->packet_memory_bytes);
 	engine->lane = NULL;
 	engine->core = NULL;
-	engine->nbd = NULL;
+	engine->packet_memory = NULL;
 }
 
 /* ---- what the lane tells ---- */

@@ -115,7 +115,7 @@ int ports_let_in(struct engine *engine)
 	return err;
 }
 
-void ports_close(struct engine *engine)
+bool ports_close(struct engine *engine)
 {
 	bool closed = true;
 
@@ -123,8 +123,7 @@ void ports_close(struct engine *engine)
 	for (unsigned p = 0; p < PATHS_MAX; p++)
 		if (engine->port[p])
 			closed &= !port_close(engine->port[p]);
-	if (closed)
-		packet_memory_free(engine->packet_memory, engine->packet_memory_bytes);
-	else
+	if (!closed)
 		log_line(NOTE_WARNING, NULL, "a device did not close in time");
+	return closed;
 }
