@@ -47,5 +47,12 @@ else
   pairs+=("$work/x")
   check 'af_xdp and jumbo frames' pair up "$work/x" dev=af_xdp mtu=9000 size=16MiB "${small[@]}"
   check 'with the same words' pair up "$work/x" dev=af_xdp mtu=9000 size=16MiB "${small[@]}"
+  xdp_at() { # xdp_at NODE: its device has a program attached
+    ip -n "cm-$(printf '%s' "$work/x" | cksum | cut -d' ' -f1)-$1" link show path0 | grep -q ' xdp '
+  }
+  xdp_gone() { ! xdp_at primary; }
+  check 'there is an XDP program' xdp_at primary
+  kill -TERM "$(cat "$work/x/primary/pid")"
+  check 'and a stop takes it away' within 10 xdp_gone
 fi
 finish
