@@ -123,7 +123,7 @@ struct promotion points_promotion_of(const struct vault *vault, lsn_t consistent
 	struct promotion promotion =
 		points_promotion(vault->quorum, floor, vault_in_service(vault), consistent);
 	promotion.acknowledged = max_u64(promotion.acknowledged, vault->meta.promised);
-	promotion.proven &= promotion.acknowledged <= consistent;
+	promotion.proven &= vault->meta.promised <= consistent;
 	return promotion;
 }
 

@@ -3,6 +3,8 @@
  * on without it, and when it comes back it must not know better. */
 #include "story.h"
 
+#include <string.h>
+
 /* The superblocks of all others are written by no disk: the power cut that follows loses what they
  * were given. */
 static void told_alone(unsigned alone)
@@ -62,6 +64,36 @@ static void given_up_on_one_store(void)
 	writes(4, 4);
 	primary_gone();
 	vault_starts_without(1, 0);
+	tell_vault();
+	promotes(false);
+}
+
+static bool is_read(struct world *w)
+{
+	site_status(w, SITE_VAULT, &w->status);
+	return strcmp(w->status.group[0].state, "opening") != 0;
+}
+
+static void journal_stands(unsigned store, ns_t time)
+{
+	vault_file(store_files_of(store)->journal)->stalled = world.now + time;
+}
+
+/* Store 0 has only the older versions, and is given no newer ones while the vault is read. */
+static void one_store_is_behind(void)
+{
+	begin((struct geometry){1, 2}, 2);
+	writes(0, 4);
+	rest();
+	journal_stands(0, 4 * NS_PER_S);
+	writes(0, 4);
+	world.fate = FATE_LOST;
+	site_crash(&world, SITE_PRIMARY, CRASH_POWER);
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	journal_stands(0, 0);
+	site_start(&world, SITE_VAULT);
+	wait_until(is_read);
+	journal_stands(0, 8 * NS_PER_S);
 	tell_vault();
 	promotes(false);
 }
@@ -132,6 +164,19 @@ static const struct story stories[] = {
 	 "site 1: store 1 is missing: its directory or a file in it is not there\n"
 	 "site 1: 3 of 4 stores in service, consistent point 8\n"
 	 "vault vault: floors 8 0 8 8, durable 8, consistent 8, 0 repaired\n"
+	 "site 1: promoted: serves up to lsn 8, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 8, generation 2\n"},
+	{"one store is behind", one_store_is_behind,
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "writes 4 blocks from 0\n"
+	 "answered\n"
+	 "site 0 loses power\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 3 of 3 stores in service, consistent point 8\n"
+	 "vault vault: floors 4 8 8, durable 8, consistent 8, 0 repaired\n"
 	 "site 1: promoted: serves up to lsn 8, generation 2\n"
 	 "promotion 0\n"
 	 "serves up to lsn 8, generation 2\n"},
