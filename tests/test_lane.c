@@ -338,8 +338,13 @@ static void commands_come_back_with_results(void **state)
 	/* A lane at rest hears one at once. */
 	usleep(100000);
 	assert_true(lane_command(lane, &command[0]));
-	assert_true(hears_within(2000));
-	assert_ptr_equal(&command[0], lane_results(lane));
+	/* The word of the last one may come after it was taken. */
+	struct command *result = NULL;
+	while (!result) {
+		assert_true(hears_within(2000));
+		result = lane_results(lane);
+	}
+	assert_ptr_equal(&command[0], result);
 	stop();
 }
 
