@@ -101,6 +101,72 @@ static void test_less_than_was_promised(void **state)
 	}
 }
 
+static int superblocks_stand(struct rig *rig, const struct io *io)
+{
+	bool superblock = false;
+	for (unsigned i = 0; i < geometry_n(rig->geometry); i++)
+		superblock |= io->file == rig->config.store[i].files.superblock;
+	return superblock && io->kind != IO_READ && io->kind != IO_SYNC ? RIG_HANGS : 0;
+}
+
+/* What a start knows may be known to one store alone, until it is recorded on w of them. */
+static void test_not_told_before_it_is_recorded(void **state)
+{
+	struct rig *rig = rig_ready((struct geometry){4, 2}, 5, SEGMENT);
+	for (unsigned i = 0; i < 20; i++) {
+		rig_write(rig, 0, i, RECORD_DATA, 0);
+		rig_settle(rig);
+	}
+	rig_stop(rig);
+	rig_begin(rig, 0x3f);
+	rig->fate = superblocks_stand;
+	for (unsigned i = 0; i < 200; i++)
+		rig_turn(rig);
+	const struct store *store = rig->vault->store[0].store;
+	assert_int_equal(rig->vault->state, VAULT_READY);
+	assert_int_equal(rig->vault->durable, rig->lsn);
+	assert_int_equal(store_promised(store).lsn, rig->lsn - 1);
+	rig->fate = NULL;
+	rig_settle(rig);
+	rig_open_span(rig);
+	rig_write_some(rig, 2);
+	assert_true(store_promised(store).lsn >= rig->lsn - 1);
+	rig_free(rig);
+}
+
+/* With fewer than w stores nothing is durable; what was acknowledged is so still, and no span
+ * leaves it out. */
+static void test_span_below_the_promise(void **state)
+{
+	for (unsigned catches_up = 0; catches_up < 2; catches_up++) {
+		struct rig *rig = rig_ready((struct geometry){4, 2}, 5, SEGMENT);
+		for (unsigned i = 0; i < 40; i++)
+			rig_write(rig, 0, i, RECORD_DATA, 0);
+		rig_settle(rig);
+		rig_stop(rig);
+		rig_start(rig, 0x3f);
+		rig_stop(rig);
+		rig_start(rig, 0x0f);
+		assert_true(rig->vault->proof.proven);
+		rig->catch_up = catches_up;
+		rig_choose_span(rig);
+		struct wire_open open = {.span = rig->span};
+		open.span.parent_last = catches_up ? rig->lsn - 1 : 10;
+		for (unsigned i = 0; i < 3; i++) {
+			vault_open_received(rig->vault, &open, &rig->fx);
+			rig_settle(rig);
+		}
+		assert_false(rig->vault->span_accepted);
+		open.span.parent_last = rig->lsn;
+		for (unsigned i = 0; i < 3; i++) {
+			vault_open_received(rig->vault, &open, &rig->fx);
+			rig_settle(rig);
+		}
+		assert_true(rig->vault->span_accepted);
+		rig_free(rig);
+	}
+}
+
 /* A site that was promoted, and is started again, has lost nothing on the way. */
 static void test_promoted_twice(void **state)
 {
@@ -124,6 +190,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_less_than_was_promised),
+		cmocka_unit_test(test_not_told_before_it_is_recorded),
+		cmocka_unit_test(test_span_below_the_promise),
 		cmocka_unit_test(test_promoted_twice),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

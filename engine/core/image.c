@@ -71,11 +71,12 @@ void image_init(struct store *s)
 
 /* ---- at the start ---- */
 
-static bool slot_page_ours(const struct store *s, uint8_t volume, uint64_t number,
+static bool slot_page_ours(const struct store *s, uint8_t volume, uint64_t number, unsigned place,
 			   const struct disk_slot_page *page)
 {
+	/* In the other place it was misdirected there: the next write would go over it. */
 	if (page->magic != SLOT_PAGE_MAGIC || page->version != FORMAT_VERSION ||
-	    page->page != number)
+	    page->page != number || page->sequence % 2 != !place)
 		return false;
 	/* A formatted page names no store: it holds nothing. */
 	return uuid_is_zero(&page->store) ||
@@ -118,7 +119,7 @@ void image_take_page(struct store *s, uint8_t volume, uint64_t number,
 	page->page = number;
 	page->sequence = 1;
 	for (unsigned i = 0; i < 2; i++) {
-		bool ours = slot_page_ours(s, volume, number, &copy[i]);
+		bool ours = slot_page_ours(s, volume, number, i, &copy[i]);
 		if (ours && copy[i].crc == slot_page_crc(&copy[i])) {
 			if (!best || copy[i].sequence > best->sequence)
 				best = &copy[i];

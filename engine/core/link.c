@@ -357,15 +357,14 @@ void link_bye(struct link *link, ns_t now)
 static void path_tell(const struct link *link, unsigned index, struct link_path *path,
 		      struct effects *fx)
 {
-	bool down = link->linked && !path->alive;
-	if (down == path->told_down || (down && fx->now - link->linked_since <= dead_after_ns))
+	bool down = !path->alive;
+	if (!link->linked || down == path->told_down ||
+	    (down && fx->now - link->linked_since <= dead_after_ns))
 		return;
 	path->told_down = down;
-	if (link->linked)
-		effects_note(fx, down ? NOTE_WARNING : NOTE_INFO, "link",
-			     down ? "path %llu is down: the others carry all"
-				  : "path %llu is up again",
-			     NOTE_NUMBERS(index, 0, 0));
+	effects_note(fx, down ? NOTE_WARNING : NOTE_INFO, "link",
+		     down ? "path %llu is down: the others carry all" : "path %llu is up again",
+		     NOTE_NUMBERS(index, 0, 0));
 }
 
 static void link_liveness(struct link *link, struct effects *fx)

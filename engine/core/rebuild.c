@@ -367,6 +367,7 @@ void rebuild_opened(struct vault *vault, int result, struct effects *fx)
 	}
 	store_use_spans(slot->store, &vault->meta.spans);
 	slot->rebuilding = true;
+	vault->promised = (struct promise){0}; /* it was told nothing yet */
 	vault->rebuild.point = vault->meta.fold_point;
 	effects_note(fx, NOTE_INFO, slot->subject, "rebuild from lsn %llu",
 		     NOTE_NUMBERS(vault->rebuild.point, 0, 0));

@@ -119,6 +119,7 @@ static void meta_spread(struct vault *vault, struct effects *fx)
 static void promises_gather(struct vault *vault, struct effects *fx)
 {
 	lsn_t *promised = &vault->meta.promised;
+	*promised = vault_promised_known(vault);
 	for (unsigned i = 0; i < vault->n; i++) {
 		if (!vault->store[i].in_service)
 			continue;
@@ -293,6 +294,9 @@ static void meta_written(struct store_superblock_write *write, int result, struc
 	unsigned need = count < vault->quorum.w ? count : vault->quorum.w;
 	if (need)
 		vault->meta_durable = points_rank(vault->meta_on, mask, need);
+	/* What waited for that is acknowledged in the next turn. */
+	vault->points_changed |= vault->acknowledged_durable < vault->durable &&
+				 vault->meta_durable >= vault->out_version;
 }
 
 static void meta_send(struct vault *vault, unsigned index, struct effects *fx)
@@ -419,12 +423,15 @@ static void say_opened(struct vault *vault, const struct uuid *span, int32_t res
 	link_send_message(&vault->tools->link, text, wire_opened_encode(&opened, text), fx->now);
 }
 
-/* docs/semantics.md "spans": what the new span leaves out was never acknowledged. */
+/* docs/semantics.md "spans": what the new span leaves out was never acknowledged. With fewer than w
+ * stores in service nothing is durable, and only the promise tells what was. */
 static bool parent_last_allowed(const struct vault *vault, const struct span *span)
 {
 	const struct span *newest = spans_newest(&vault->meta.spans);
 	if (!newest || span->parent_last == vault->consistent)
 		return true;
+	if (span->parent_last < max_u64(vault->meta.promised, points_promised(vault)))
+		return false;
 	if (newest->kind != SPAN_CATCH_UP)
 		return span->parent_last >= vault->durable &&
 		       span->parent_last >= vault->meta.fold_point &&

@@ -137,8 +137,8 @@ struct vault {
 	lsn_t durable, consistent, acknowledged_durable;
 	lsn_t complete; /* every record up to here is on k stores: the consistent point, but inside
 			 * an open catch-up too */
-	lsn_t promised_to;  /* what the stores were told last: points_promised */
-	bool span_accepted; /* opened by this primary, in this session */
+	struct promise promised; /* what all stores were told last */
+	bool span_accepted;	 /* opened by this primary, in this session */
 	struct uuid primary_instance;
 	struct span span_offered; /* being made durable */
 	uint64_t span_version;	  /* meta_version that carries it; 0: none */
@@ -298,6 +298,8 @@ struct store *vault_store_make(struct vault *, unsigned index, const struct stor
 /* vault_known.c: at the start, of the stores that could be read */
 /* The group as the store that knows most has it; NULL when none can be read. */
 const struct store_group *vault_meta_best(const struct vault *);
+/* What superblocks of the history in meta, not only the best one, say was acknowledged. */
+lsn_t vault_promised_known(const struct vault *);
 /* A number above that of each earlier start that a store tells of. */
 uint64_t vault_assembly_next(const struct vault *);
 /* Sets in meta which incarnation of each store is in service, and which are out. */

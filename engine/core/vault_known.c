@@ -76,6 +76,17 @@ static bool history_equal(const struct store_group *a, const struct store_group 
 	       (!left || uuid_equal(&left->id, &right->id));
 }
 
+lsn_t vault_promised_known(const struct vault *vault)
+{
+	lsn_t promised = vault->meta.promised;
+	for (unsigned i = 0; i < vault->n; i++) {
+		const struct store_group *meta = meta_of(vault, i);
+		if (meta && vault->store[i].in_service && history_equal(meta, &vault->meta))
+			promised = max_u64(promised, meta->promised);
+	}
+	return promised;
+}
+
 /* docs/semantics.md "stores": what a store says of itself does not count while others can be asked.
  * An old disk does not know that it was replaced, nor a new one that it was given up. Only those
  * are asked that know the newest span: one that was just made knows of no other. A bit in out falls

@@ -138,16 +138,19 @@ lsn_t points_promised(const struct vault *vault)
 	return lsn;
 }
 
+/* Not before what it rests on is recorded on w stores: a history that is lost takes its promises
+ * with it. */
 static void promises_tell(struct vault *vault)
 {
-	lsn_t lsn = points_promised(vault);
-	if (lsn == vault->promised_to)
+	struct promise promise = {vault->meta.generation, points_promised(vault)};
+	if (vault->meta_durable < vault->assembled_version ||
+	    (promise.generation == vault->promised.generation &&
+	     promise.lsn == vault->promised.lsn))
 		return;
-	vault->promised_to = lsn;
+	vault->promised = promise;
 	for (unsigned i = 0; i < vault->n; i++)
 		if (vault->store[i].in_service || vault->store[i].rebuilding)
-			store_promise(vault->store[i].store,
-				      (struct promise){vault->meta.generation, lsn});
+			store_promise(vault->store[i].store, promise);
 }
 
 void points_turn(struct vault *vault, struct effects *fx)
