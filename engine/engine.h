@@ -50,6 +50,8 @@ struct engine {
 	uint64_t packet_memory_bytes;
 	struct port *port[PATHS_MAX];
 	struct nbd_server *nbd;
+	struct nbd_export export[NBD_EXPORTS_MAX]; /* lane: rw once it runs */
+	unsigned export_count;
 	pthread_mutex_t clients_lock;	   /* of clients */
 	struct nbd_server_figures clients; /* lane: w, control: r; a copy, ten times a second */
 	struct lane *lane;

@@ -37,18 +37,14 @@ static void front_completed(void *context, uint64_t user_data, int32_t result, u
 	nbd_server_completed(engine->nbd, user_data, result, flags);
 }
 
-static void front_exports(const struct engine *engine)
+static void front_exports(struct engine *engine)
 {
-	unsigned index = 0;
+	for (unsigned index = 0; index < engine->export_count; index++) {
+		struct nbd_export *export = &engine->export[index];
 
-	for (unsigned g = 0; g < engine->config->group_count; g++)
-		for (unsigned v = 0; v < engine->config->group[g].volume_count; v++, index++) {
-			const struct config_volume *volume = &engine->config->group[g].volume[v];
-			struct nbd_export export = {.size = volume->size};
-			export.ready = core_export_ready(engine->core, index, &export.read_only);
-			snprintf(export.name, sizeof export.name, "%s", volume->name);
-			nbd_server_set_export(engine->nbd, index, &export);
-		}
+		export->ready = core_export_ready(engine->core, index, &export->read_only);
+		nbd_server_set_export(engine->nbd, index, export);
+	}
 }
 
 static void front_turn(void *context)
@@ -143,6 +139,19 @@ static void clients_register(struct engine *engine)
 			 strerror(-err));
 }
 
+/* In the core's order of volumes. */
+static void exports_name(struct engine *engine)
+{
+	for (unsigned g = 0; g < engine->config->group_count; g++)
+		for (unsigned v = 0; v < engine->config->group[g].volume_count; v++) {
+			const struct config_volume *volume = &engine->config->group[g].volume[v];
+			struct nbd_export *export = &engine->export[engine->export_count++];
+
+			export->size = volume->size;
+			snprintf(export->name, sizeof export->name, "%s", volume->name);
+		}
+}
+
 static int clients_open(struct engine *engine)
 {
 	const struct config_site *site = &engine->config->site[engine->self];
@@ -158,6 +167,7 @@ static int clients_open(struct engine *engine)
 		log_line(NOTE_ERROR, NULL, "no memory for NBD clients: %s", strerror(-err));
 		return err;
 	}
+	exports_name(engine);
 	for (unsigned i = 0; !err && i < site->nbd_count; i++)
 		err = listen_one(engine, &site->nbd[i]);
 	clients_register(engine);

@@ -96,6 +96,7 @@ struct port {
 		uint32_t length;
 	} in[80];
 	unsigned in_count, in_next;
+	ns_t keepalive_every, keepalive_at;
 	struct packet given[32];
 	struct {
 		uint8_t bytes[64];
@@ -108,6 +109,13 @@ struct port {
 unsigned port_receive(struct port *port, struct packet *packet, unsigned max, ns_t now)
 {
 	unsigned count = 0;
+	static const uint8_t keepalive[] = {1, WIRE_ALIVE, 0};
+	if (port->keepalive_every && now >= port->keepalive_at) {
+		port->keepalive_at = now + port->keepalive_every;
+		packet[count++] = (struct packet){.datagram = (uint8_t *)keepalive,
+						  .length = sizeof keepalive,
+						  .path = port->path};
+	}
 	while (count < max && port->in_next < port->in_count) {
 		packet[count++] = (struct packet){
 			.datagram = port->in[port->in_next].bytes,
@@ -452,6 +460,22 @@ static void a_lane_at_rest_sleeps(void **state)
 	assert_true(cpu_ns < 500 * NS_PER_MS / 10);
 }
 
+/* A link at rest says so all the time: a lane that looked more often after each would never rest.
+ */
+static void keepalives_do_not_keep_a_lane_awake(void **state)
+{
+	core.room = 0;
+	port[0].keepalive_every = port[1].keepalive_every = 10 * NS_PER_MS;
+	start();
+	usleep(500000);
+	stop();
+	struct lane_counters counters;
+	lane_counters(lane, &counters);
+	assert_true(counters.packets > 4);
+	/* 250 of 2 ms, the few before them, and one for each keepalive at the most. */
+	assert_true(counters.naps < 250 + 24 + 100 + 26);
+}
+
 static void the_cores_deadline_is_kept(void **state)
 {
 	core.deadline_in = 100 * NS_PER_US;
@@ -476,6 +500,7 @@ int main(void)
 		LANE_TEST(cells_leave_by_path_and_come_back),
 		LANE_TEST(requests_are_taken_as_the_core_has_room),
 		LANE_TEST(a_lane_at_rest_sleeps),
+		LANE_TEST(keepalives_do_not_keep_a_lane_awake),
 		LANE_TEST(the_cores_deadline_is_kept),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

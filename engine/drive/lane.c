@@ -454,7 +454,7 @@ static ns_t nap_length(const struct lane *lane, unsigned naps)
 	return naps < NAPS_SHORT + NAPS_MIDDLE || lane->requests_open ? NAP_MIDDLE_NS : NAP_LONG_NS;
 }
 
-/* A keepalive or two: no reason to spin again, as they come all the time. */
+/* A keepalive or two: they come all the time, and are no reason to look more often again. */
 static bool turn_was_light(const struct lane *lane)
 {
 	const struct events *events = &lane->turn.events;
@@ -466,8 +466,8 @@ static void idle(struct lane *lane)
 {
 	unsigned spins = lane->config.spin_turns;
 	if (lane->turn.busy) {
-		lane->idle_turns =
-			turn_was_light(lane) ? (unsigned)min_u64(lane->idle_turns, spins) : 0;
+		if (!turn_was_light(lane))
+			lane->idle_turns = 0;
 		return;
 	}
 	ns_t now = lane->turn.effects.now;

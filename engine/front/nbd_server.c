@@ -331,6 +331,20 @@ static bool listeners_turn(struct nbd_server *server)
 	return entered;
 }
 
+/* At rest nobody is connected, and no client's memory is touched. */
+static void clients_turn(struct nbd_server *server)
+{
+	unsigned left = server->open_count;
+
+	for (struct client *client = server->client; left > 0; client++) {
+		if (client->descriptor < 0)
+			continue;
+		left--;
+		if (client->dirty)
+			nbd_client_turn(client);
+	}
+}
+
 /* Who goes gives memory and a connection to those who wait; they have their turn at once, for the
  * lane may sleep after this. */
 void nbd_server_turn(struct nbd_server *server)
@@ -338,9 +352,7 @@ void nbd_server_turn(struct nbd_server *server)
 	bool more;
 
 	do {
-		for (unsigned i = 0; i < server->client_count; i++)
-			if (server->client[i].dirty && server->client[i].descriptor >= 0)
-				nbd_client_turn(&server->client[i]);
+		clients_turn(server);
 		more = nbd_waiting_serve(server);
 		if (!server->stopping)
 			more |= listeners_turn(server);
@@ -374,11 +386,11 @@ void nbd_server_set_export(struct nbd_server *server, unsigned index,
 	must(memchr(export->name, 0, sizeof export->name), "a name is closed by 0");
 	if (index >= shared->export_count)
 		shared->export_count = index + 1;
-	struct nbd_export before = shared->export[index];
-	if (export_same(&before, export))
+	if (export_same(&shared->export[index], export))
 		return;
+	bool was_ready = shared->export[index].ready;
 	shared->export[index] = *export;
-	if (!before.ready)
+	if (!was_ready)
 		return;
 	nbd_withdraw(shared, index);
 	for (unsigned i = 0; i < server->client_count; i++)
