@@ -115,10 +115,13 @@ within() { # within SECONDS COMMAND...: tried until it ends well; SECONDS as on 
 }
 
 within_exactly() { # within_exactly SECONDS COMMAND...
-  local until=$((SECONDS + $1))
+  local seconds=$1 until=$((SECONDS + $1))
   shift
   while ! "$@" >/dev/null 2>&1; do
-    [ $SECONDS -lt $until ] || return 1
+    if [ $SECONDS -ge $until ]; then
+      echo "waited $seconds s in vain: $*"
+      return 1
+    fi
     sleep 0.1
   done
 }
