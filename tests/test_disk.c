@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-enum { FILE_BYTES = 4 << 20, ENTRIES = 32 };
+enum { FILE_BYTES = 4 << 20, PIPE_BYTES = 1 << 20, ENTRIES = 32 };
 
 /* One per kind of file system. */
 struct place {
@@ -29,6 +29,7 @@ struct place {
 };
 
 static struct place place[] = {{.directory = "."}, {.directory = "/dev/shm"}};
+static int drained;
 
 static ns_t now(void)
 {
@@ -201,6 +202,45 @@ static void pieces_are_gathered_however_many(void **state)
 					      PAGE_BYTES));
 	assert_memory_equal(many[TOTAL - 1].iov_base, last, PAGE_BYTES);
 	free(many);
+}
+
+static void *drain(void *memory)
+{
+	for (size_t taken = 0; taken < PIPE_BYTES;) {
+		ssize_t got = read(drained, (uint8_t *)memory + taken, PAGE_BYTES);
+		if (got <= 0)
+			break;
+		taken += (size_t)got;
+	}
+	return NULL;
+}
+
+/* A pipe takes a part of what is written, in the middle of a piece, until it is read. */
+static void a_short_write_is_finished(void **state)
+{
+	struct place *p = *state;
+	uint8_t *back = p->memory + FILE_BYTES / 2;
+	int own = p->file;
+	char path[300];
+	bool buffered;
+	pthread_t thread;
+	struct disk_counters counters;
+	snprintf(path, sizeof path, "%s-pipe", p->path);
+	assert_int_equal(0, mkfifo(path, 0600));
+	drained = open(path, O_RDWR | O_CLOEXEC);
+	p->file = disk_file_open(p->disk, path, 0, &buffered);
+	unlink(path);
+	assert_true(drained >= 0 && p->file >= 0);
+	fill(p->memory, PIPE_BYTES, 4);
+	assert_int_equal(0, pthread_create(&thread, NULL, drain, back));
+	assert_int_equal(PIPE_BYTES, transfer(p, IO_WRITE, 0, p->memory, PIPE_BYTES));
+	pthread_join(thread, NULL);
+	close(drained);
+	disk_counters(p->disk, &counters);
+	assert_true(counters.cut_short > 0);
+	assert_memory_equal(p->memory, back, PIPE_BYTES);
+	disk_file_close(p->disk, (uint16_t)p->file);
+	p->file = own;
 }
 
 static void beyond_the_end_there_are_zeros(void **state)
@@ -533,6 +573,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		EVERYWHERE(what_is_written_is_read),
 		EVERYWHERE(pieces_are_gathered_however_many),
+		EVERYWHERE(a_short_write_is_finished),
 		EVERYWHERE(beyond_the_end_there_are_zeros),
 		EVERYWHERE(discarded_and_zeroed_ranges_read_as_zeros),
 		EVERYWHERE(what_was_reserved_stays_so),
