@@ -15,7 +15,7 @@ for line in 'protocol: newstyle-fixed without TLS, using structured packets' \
   'export-size: 134217728 ' 'base:allocation' 'is_rotational: false' 'is_read_only: false' \
   'can_cache: true' 'can_df: true' 'can_fast_zero: true' 'can_flush: true' 'can_fua: true' \
   'can_multi_conn: true' 'can_trim: true' 'can_zero: true' 'block_size_minimum: 1' \
-  'block_size_preferred: [0-9]+' 'block_size_maximum: 33554432'; do
+  'block_size_preferred: 4096' 'block_size_maximum: 33554432'; do
   says "nbdinfo: $line" "^[[:space:]]*$line" "$info"
 done
 says 'the export is listed' 'export="vol0"' "$(nbdinfo --list "$uri" 2>&1)"
