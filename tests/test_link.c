@@ -172,6 +172,52 @@ static void test_forged_and_replayed(void **state)
 	assert_int_equal(ends[1].link.path[0].stats.rx_replayed, 1);
 }
 
+/* Whichever paths live, no one of them carries more shards of a block than its share: with a path
+ * for every m shards none carries more than m, and a cut path costs nothing. */
+static void test_shards_are_spread(void **state)
+{
+	struct link *link = &ends[0].link;
+	for (link->path_count = 1; link->path_count <= PATHS_MAX; link->path_count++)
+		for (unsigned living = 0; living < 1u << link->path_count; living++)
+			for (unsigned n = 1; n <= SHARDS_MAX; n++) {
+				unsigned carried[PATHS_MAX] = {0};
+				unsigned count = (unsigned)__builtin_popcount(living);
+				for (unsigned i = 0; i < link->path_count; i++)
+					link->path[i].alive = living >> i & 1;
+				for (unsigned column = 0; column < n; column++)
+					carried[link_path_for(link, living + n, column)]++;
+				for (unsigned i = 0; i < link->path_count; i++) {
+					bool used = !count || living >> i & 1;
+					unsigned share = count ? count : link->path_count;
+					assert_true(carried[i] <= used * div_up(n, share));
+				}
+			}
+	link->path_count = 1;
+}
+
+/* docs/protocol.md "Pacing": however much waits, no more leaves than the rate and one burst allow,
+ * and no less than the rate when turns come as the link asks for them. */
+static void test_paced(void **state)
+{
+	enum { RATE = 50 * 1000 * 1000, IN_20_MS = RATE / 50, BURST = RATE / 500 };
+	struct link *link = &ends[0].link;
+	const struct wire_shard shard = {.record.geometry = {.k = 1}};
+	ns_t now = NS_PER_S, end = now + 20 * NS_PER_MS;
+	ends_meet(1, now);
+	pace_init(&link->path[0].pace, RATE, now);
+	while (now < end) {
+		struct packet_cell *cell;
+		while ((cell = cells_take(&ends[0].cells))) {
+			cell->payload_bytes = 1000;
+			link_send_shard(link, cell, &shard, 0);
+			cell->held = 0;
+		}
+		end_turn(0, true, now);
+		now = max_u64(link_deadline(link, now), now + 1);
+	}
+	assert_in_range(link->path[0].stats.tx_bytes, IN_20_MS, IN_20_MS + BURST);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -179,6 +225,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_ratchet_goes_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_former_life, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_forged_and_replayed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_shards_are_spread, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_paced, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
