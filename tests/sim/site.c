@@ -198,6 +198,13 @@ void *__wrap_tools_memory(struct tools *tools, uint64_t bytes)
 	return memory;
 }
 
+/* Freed by the same function, so of the same pages. */
+void *__wrap_tools_key_memory(struct tools *, uint64_t bytes);
+void *__wrap_tools_key_memory(struct tools *tools, uint64_t bytes)
+{
+	return __wrap_tools_memory(tools, bytes);
+}
+
 void __wrap_tools_memory_free(struct tools *);
 void __wrap_tools_memory_free(struct tools *tools)
 {
