@@ -11,6 +11,18 @@ pairs+=("$work/p")
 P[dir]=$work/p
 P[key]=file:$work/p/keys/vol0.key
 
+# ---- a wrong word: told by its name, before anything is made ----
+
+wrong_word() { # wrong_word KEY=VALUE PATTERN
+  refused "$1" "^pair: $1: $2" pair up "$work/p" size=16MiB "${small[@]}" "$1"
+  check "$1: nothing is made" test ! -e "$work/p"
+}
+wrong_word data=x 'a number'
+wrong_word parity= 'a number'
+wrong_word volume=a/b 'up to 31 letters'
+wrong_word stores= 'an absolute path'
+wrong_word stores=here 'an absolute path'
+
 # ---- a second try ----
 
 refused 'a unit that is none' 'unknown unit "M"; did you mean "MiB"' \
@@ -33,7 +45,12 @@ began_up=$SECONDS
 refused 'a pair that can link no more' 'the primary is [a-z]+, the vault is serving' \
   pair up "$work/p"
 check 'says so soon' test $((SECONDS - began_up)) -lt $((15 * patience))
+processes() { pgrep -f -- "--config $work/p/casemate.yaml --node "; }
+equal 'both run' 2 "$(processes | wc -l)"
 check 'and is put down' pair down "$work/p"
+equal 'nothing is left running, no socket is left' '' \
+  "$(processes)$(find "$work/p" -type s)"
+check 'once more is no mistake' pair down "$work/p"
 
 # ---- what a device cannot carry ----
 
