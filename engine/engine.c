@@ -15,7 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LIVENESS_EVERY_NS NS_PER_S
+/* A store that lost its files is out within a second. */
+#define LIVENESS_EVERY_NS (NS_PER_S / 2)
 #define DRAIN_WITHIN_NS	  (10 * NS_PER_S)
 #define DRAIN_LOOK_NS	  (NS_PER_S / 2)
 
