@@ -67,10 +67,12 @@ static int site_make(const char *directory, const char *site, json_t *sites, cha
 /* All that can be refused is refused before anything is made. */
 static int sites_check(const struct cli *cli, const char *directory)
 {
-	char path[4096];
+	char path[4096], why[256];
 	struct certificate_fingerprint fingerprint;
 	for (unsigned i = 1; i < cli->argument_count; i++) {
 		const char *site = cli->argument[i];
+		if (certificate_judge_name(site, why, sizeof why))
+			return cli_fail(cli, CLI_USAGE, "%s; nothing was made", why);
 		for (unsigned j = 1; j < i; j++)
 			if (strcmp(cli->argument[j], site) == 0)
 				return cli_fail(cli, CLI_USAGE, "\"%s\" is named twice", site);

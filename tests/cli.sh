@@ -141,6 +141,8 @@ expect 1 "certs/a.pem is there already; its fingerprint is ${pin//+/\\+};" cert 
 expect 1 'certs/b.pem is there already' cert init certs e b
 [ -e certs/e.pem ] && fail "a refused cert init has made something"
 expect 2 '"d" is named twice' cert init twice d e d
+expect 2 'site "d e": a name has up to 31 letters.*; nothing was made' cert init twice c 'd e'
+expect 2 'site "ca": a name.* is not "ca"; nothing was made' cert init twice ca
 [ -e twice ] && fail "a refused cert init has made something"
 expect_json 0 True 'not j["ca_made"] and j["sites"][0]["fingerprint"].startswith("SHA256:")' \
   cert init certs c

@@ -326,6 +326,17 @@ static bool site_name_good(const char *site)
 	return true;
 }
 
+int certificate_judge_name(const char *site, char *why, size_t why_bytes)
+{
+	if (site_name_good(site))
+		return 0;
+	snprintf(why, why_bytes,
+		 "site \"%s\": a name has up to %d letters, digits, - . or _ inside, and is not "
+		 "\"ca\"",
+		 site, NAME_BYTES_MAX - 1);
+	return -EINVAL;
+}
+
 static int ca_load(const char *dir, struct making *making, char *why, size_t why_bytes)
 {
 	char path[PATH_MAX], whole[PATH_MAX], uri[PATH_MAX + 8];
@@ -356,16 +367,10 @@ static int ca_load(const char *dir, struct making *making, char *why, size_t why
 int certificate_make_site(const char *dir, const char *site, char *why, size_t why_bytes)
 {
 	struct making making = {.name = site, .site = site};
-	int error;
+	int error = certificate_judge_name(site, why, why_bytes);
 
-	if (!site_name_good(site)) {
-		snprintf(why, why_bytes,
-			 "site \"%s\": a name has up to %d letters, digits, - . or _ inside, and "
-			 "is not \"ca\"",
-			 site, NAME_BYTES_MAX - 1);
-		return -EINVAL;
-	}
-	error = ca_load(dir, &making, why, why_bytes);
+	if (!error)
+		error = ca_load(dir, &making, why, why_bytes);
 	if (!error) {
 		making.key = EVP_EC_gen("P-256");
 		error = making.key ? pair_write(&making, dir, site) : -ENOMEM;

@@ -22,6 +22,8 @@ struct certificate_fingerprint {
 /* dir/ca.pem and dir/ca.key (0400): EC P-256, ten years. Overwrites nothing: -EEXIST. 0 or a
  * negative errno, with the reason in why. */
 int certificate_make_ca(const char *dir, char *why, size_t why_bytes);
+/* Whether a site may have this name: 0, or -EINVAL with the reason in why. */
+int certificate_judge_name(const char *site, char *why, size_t why_bytes);
 /* dir/SITE.pem and dir/SITE.key (0400), signed by dir/ca.key: EC P-256, two years, for both ends of
  * TLS; subject alternative names DNS:SITE and URI:casemate:site:SITE. Overwrites nothing. */
 int certificate_make_site(const char *dir, const char *site, char *why, size_t why_bytes);
