@@ -124,7 +124,7 @@ said_take() { # said_take NAME: replies, arguments and environment of both
     {
       ctl "$node" --json status
       ctl "$node" status
-      ctl "$node" --json journal dump vol0 --store 0
+      ctl "$node" --json journal dump vol0 0
       ctl "$node" --json scrub vol0
     } >"$work/said/$1/$node.replies" 2>&1
   done
@@ -309,6 +309,7 @@ somewhere 'and the ciphertext' '^ciphertext' "$work/ciphertext" files "${stored[
 {
   text_needle log 'session with site primary'
   text_needle reply '"rx_unknown_session":'
+  text_needle record '"shard_bytes": 1'
   text_needle argument "${P[dir]}/casemate.yaml"
   text_needle directory "${P[dir]}/device/vol0"
   text_needle environment "CASEMATE_BUILD=$CASEMATE_BUILD"
@@ -319,6 +320,7 @@ nowhere 'no key and no canary in logs, replies, arguments, environment and confi
 somewhere 'but a line of the log' '^log raw .*/vault/log$' "$work/known" files "${said[@]}"
 hit 'a reply of the vault' '^reply raw .*/vault.replies$'
 hit 'and of the primary' '^reply raw .*/primary.replies$'
+hit 'a record of a journal' '^record raw .*/before/vault.replies$'
 hit 'an argument' '^argument raw .*/vault.cmdline$'
 hit 'the configuration' '^directory raw .*/casemate.yaml$'
 hit 'the environment' '^environment raw .*/vault.environ$'
