@@ -107,6 +107,19 @@ static void check_path_pair(const struct checking *checking, unsigned earlier, u
 	}
 }
 
+/* The server's socket is moved to its name once the ports run, which needs a name in a directory;
+ * a client that looks for another kind of socket never finds it. */
+static void check_memif(const struct checking *checking, unsigned index, unsigned site)
+{
+	const struct config *config = checking->config;
+	const char *eal = config->path[index].end[site].eal;
+	if (!eal || strncmp(eal, "net_memif", strlen("net_memif")) != 0 ||
+	    !strstr(eal, ",socket=") || strstr(eal, ",socket-abstract=no"))
+		return;
+	complain(checking, where("link.paths[%u].%s.eal", index, config->site[site].name),
+		 "a memif with a socket needs socket-abstract=no, at both ends");
+}
+
 static void check_path(const struct checking *checking, unsigned index)
 {
 	const struct config *config = checking->config;
@@ -116,6 +129,7 @@ static void check_path(const struct checking *checking, unsigned index)
 	for (unsigned site = 0; site < CONFIG_SITES; site++) {
 		const struct config_end *end = &path->end[site];
 		struct config_address gateway = {end->gateway, end->address.prefix_length};
+		check_memif(checking, index, site);
 		if (end->gateway && end->address.ip &&
 		    (!networks_overlap(gateway, end->address) || gateway.ip == end->address.ip))
 			complain(checking,

@@ -470,6 +470,13 @@ static void what_does_not_fit_together(void **state)
 		{"/s/1, /s/2", "/s/0., /s//./0/",
 		 "f:36:31: groups[0].stores.b[2]: \"/s/0\" is used for groups[0].stores.b[0] "
 		 "already\n"},
+		/* 20 */
+		{"net0,x=y", "net_memif0,role=server,socket=/m,bsize=9216",
+		 "f:17:53: link.paths[0].a.eal: a memif with a socket needs socket-abstract=no, at "
+		 "both ends\n"},
+		{"net0,x=y", "net_memif0,role=client,socket=/m,socket-abstract=yes",
+		 "f:17:53: link.paths[0].a.eal: a memif with a socket needs socket-abstract=no, at "
+		 "both ends\n"},
 	};
 	mistakes_are_told(rows, ARRAY_COUNT(rows));
 }
