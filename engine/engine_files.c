@@ -355,7 +355,10 @@ static int vault_open(struct engine *engine, unsigned g)
 	journal_shape(engine, g);
 	for (unsigned i = 0; i < n; i++) {
 		struct engine_store *store = &engine->store[g][i];
-		int err = files_open_store(engine, g, i, &store->files, why, sizeof why);
+		int err =
+			volume_store_judge(config, config->store[engine->self][i], why, sizeof why);
+		if (!err)
+			err = files_open_store(engine, g, i, &store->files, why, sizeof why);
 		if (err == -EBUSY) {
 			log_line(NOTE_ERROR, config->name, "store %u: %s", i, why);
 			return err;

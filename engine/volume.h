@@ -55,6 +55,10 @@ void volume_store_path(const char *directory, enum volume_store_file, const char
 		       char out[PATH_MAX]);
 /* 0, -ENOENT (no store there), -EBADMSG (damaged), -EPROTONOSUPPORT, or what the system said. */
 int volume_store_read(const char *directory, struct volume_store_head *);
+/* Whether the store in this directory, if one can be read there, was made for what the
+ * configuration says of the group: 0, or -EINVAL with what differs in why. */
+int volume_store_judge(const struct config_group *, const char *directory, char *why,
+		       size_t why_bytes);
 /* Makes one store anew; files of an earlier one are removed first. Refuses (-EEXIST) a directory
  * that holds a good store of another set. For what comes after a loss: nothing is copied here. 0,
  * with a remark in why or "". */

@@ -251,6 +251,56 @@ int volume_store_read(const char *directory, struct volume_store_head *head)
 	return err;
 }
 
+static bool volume_is_made(const struct store_volume *made, const struct config_volume *volume)
+{
+	return strcmp(made->name, volume->name) == 0 && made->size == volume->size &&
+	       made->block_bytes == volume->block_bytes;
+}
+
+static int group_judge(const struct config_group *config, const struct store_group *made, char *why,
+		       size_t why_bytes)
+{
+	if (made->geometry.k != config->geometry.k || made->geometry.m != config->geometry.m) {
+		snprintf(why, why_bytes, "was made for %u+%u, but the configuration says %u+%u",
+			 made->geometry.k, made->geometry.m, config->geometry.k,
+			 config->geometry.m);
+		return -EINVAL;
+	}
+	if (made->volume_count != config->volume_count) {
+		snprintf(why, why_bytes, "was made for %u volumes, but the configuration has %u",
+			 made->volume_count, config->volume_count);
+		return -EINVAL;
+	}
+	for (unsigned i = 0; i < config->volume_count; i++) {
+		const struct store_volume *is = &made->volume[i];
+		const struct config_volume *says = &config->volume[i];
+		if (volume_is_made(is, says))
+			continue;
+		snprintf(why, why_bytes,
+			 "was made for %s with %llu bytes in blocks of %u, but the configuration "
+			 "says %s with %llu in blocks of %u",
+			 is->name, (unsigned long long)is->size, is->block_bytes, says->name,
+			 (unsigned long long)says->size, says->block_bytes);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int volume_store_judge(const struct config_group *config, const char *directory, char *why,
+		       size_t why_bytes)
+{
+	struct volume_store_head *head = malloc(sizeof *head);
+	char differs[VOLUME_WHY_BYTES];
+	int err = head ? volume_store_read(directory, head) : -ENOMEM;
+
+	/* What cannot be read is told by those who open it. */
+	err = err ? 0 : group_judge(config, &head->group, differs, sizeof differs);
+	if (err)
+		snprintf(why, why_bytes, "%s %s", directory, differs);
+	free(head);
+	return err;
+}
+
 static void store_files_remove(const struct config_group *config, const char *directory)
 {
 	char path[PATH_MAX];

@@ -51,10 +51,23 @@ check 'places of those who left are free again' within 10 waits_again
 
 # ---- what is not its own ----
 pair kill "${P[dir]}" vault
-vault_tries() { "$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node vault; }
-site_config "s|size: 64MiB|size: 128MiB|"
-refused 'another size is told' 'can be used: were sizes or the geometry changed' vault_tries
-site_config "s|size: 128MiB|size: 64MiB|"
+vault_tries() { timeout 60 "$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node vault; }
+another_shape() { # another_shape WHAT SED-SCRIPT MADE SAYS: in the configuration
+  cp "${P[config]}" "$work/config"
+  site_config "$2"
+  refused "$1 is told" "store 0 .*/stores/0 was made for $3, but the configuration says $4" \
+    vault_tries
+  refused "$1: so that nothing starts" 'can be used: were sizes or the geometry changed' vault_tries
+  cp "$work/config" "${P[config]}"
+}
+another_shape 'a larger size' 's|size: 64MiB|size: 128MiB|' \
+  'vol0 with 67108864 bytes in blocks of 65536' 'vol0 with 134217728 in blocks of 65536'
+another_shape 'a smaller size' 's|size: 64MiB|size: 32MiB|' \
+  'vol0 with 67108864 bytes in blocks of 65536' 'vol0 with 33554432 in blocks of 65536'
+another_shape 'another block' 's|block: 64KiB|block: 32KiB|' \
+  'vol0 with 67108864 bytes in blocks of 65536' 'vol0 with 67108864 in blocks of 32768'
+another_shape 'another name' 's|- name: vol0|- name: vol1|' 'vol0 with .*' 'vol1 with .*'
+another_shape 'another geometry' 's|parity: 2|parity: 1|; \|stores/5$|d' '4[+]2' '4[+]1'
 echo precious >"$work/file"
 site_config "s|control: .*/vault/ctl.sock|control: $work/file|"
 refused 'a file in the place of the socket is told' "cannot listen at $work/file" vault_tries
