@@ -150,10 +150,12 @@ static int device_open(struct engine *engine, const struct config_volume *volume
 			 "there is no device %s; casemate volume create makes it", path);
 		return -ENOENT;
 	}
-	if (bytes < 0) {
+	if (bytes == -EINVAL)
+		log_line(NOTE_ERROR, volume->name, "%s is neither a file nor a block device", path);
+	else if (bytes < 0)
 		file_refused(volume->name, path, (int)bytes);
+	if (bytes < 0)
 		return (int)bytes;
-	}
 	if ((uint64_t)bytes != volume->size) {
 		log_line(NOTE_ERROR, volume->name,
 			 "device %s has %lld bytes, but the configuration says %llu", path,
@@ -188,10 +190,13 @@ static int primary_open(struct engine *engine, unsigned g)
 	struct intent_identity identity = nobody;
 	identity.volume_count = (uint8_t)config->volume_count;
 	int file = file_open(engine, path, intent_format(&shape, &identity, NULL));
-	if (file < 0) {
+	if (file == -ENOENT)
+		log_line(NOTE_ERROR, config->name,
+			 "there is no intent log %s: bring it back, or promote the vault", path);
+	else if (file < 0)
 		file_refused(config->name, path, file);
+	if (file < 0)
 		return file;
-	}
 	group->intent_file = (uint16_t)file;
 	return 0;
 }

@@ -97,8 +97,12 @@ int keys_load(struct engine *engine, unsigned g, struct core_group *group)
 	volume_intent_path(engine->config, config, path);
 	int err = identity_read(path, &identity);
 	if (err) {
-		log_line(NOTE_ERROR, config->name, "%s is no intent log of ours: %s", path,
-			 err == -EBADMSG ? "damaged" : strerror(-err));
+		log_line(NOTE_ERROR, config->name,
+			 "%s is no intent log of ours: %s; bring it back, or promote the vault",
+			 path,
+			 err == -EBADMSG  ? "damaged"
+			 : err == -ENOENT ? "it does not begin as one"
+					  : strerror(-err));
 		return err;
 	}
 	err = identity_judge(config, &identity);

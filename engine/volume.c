@@ -61,7 +61,7 @@ void volume_intent_config(const struct config_group *group, struct intent_config
 
 int64_t volume_device_bytes(const char *path)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait for a writer */
 	struct stat now;
 	uint64_t bytes = 0;
 

@@ -28,6 +28,23 @@ done
 sed "s|eal: \"net_memif0,.*|eal: \"net_nothing0\"|; s|device: net_memif0|device: net_nothing0|" \
   "$config" >"$work/wrong.yaml"
 cannot_start 'no such device' 'DPDK' start
+
+# A device and an intent log that are no such things; each has its place again afterwards.
+device=${P[device]}
+cp "$config" "$work/wrong.yaml"
+mv "$device.intent" "$work/intent"
+cannot_start 'no intent log' 'no intent log .*vol0.intent: bring it back, or promote' start
+truncate -s "$(stat -c %s "$work/intent")" "$device.intent"
+cannot_start 'an intent log of zeros' 'does not begin as one; bring it back, or promote' start
+mv "$work/intent" "$device.intent"
+mv "$device" "$work/device"
+mkfifo "$device"
+cannot_start 'a pipe for a device' "$device is neither a file nor a block device" start
+rm "$device"
+mkdir "$device"
+cannot_start 'a directory for a device' "$device is neither a file nor a block device" start
+rmdir "$device"
+mv "$work/device" "$device"
 equal 'no directory of DPDK is left' '' \
   "$(find "$runtime" -maxdepth 1 -name "casemate-primary-*" -newer "$work/p/settings" 2>/dev/null)"
 
