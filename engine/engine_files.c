@@ -139,15 +139,26 @@ static void device_told(const struct engine *engine, const char *volume, const c
 		 path);
 }
 
-static int device_open(struct engine *engine, const struct config_volume *volume,
-		       struct core_volume *out)
+/* One that was there once is not made again: what it held would be zeros. */
+static void device_absent(const struct engine *engine, const struct config_group *group,
+			  const char *volume, const char *path)
+{
+	char intent[PATH_MAX];
+
+	volume_intent_path(engine->config, group, intent);
+	log_line(NOTE_ERROR, volume, "there is no device %s%s", path,
+		 access(intent, F_OK) ? "; casemate volume create makes it"
+				      : " any more: bring it back, or promote the vault");
+}
+
+static int device_open(struct engine *engine, const struct config_group *group,
+		       const struct config_volume *volume, struct core_volume *out)
 {
 	const char *path = volume->device[engine->self];
 	int64_t bytes = volume_device_bytes(path);
 
 	if (bytes == -ENOENT) {
-		log_line(NOTE_ERROR, volume->name,
-			 "there is no device %s; casemate volume create makes it", path);
+		device_absent(engine, group, volume->name, path);
 		return -ENOENT;
 	}
 	if (bytes == -EINVAL)
@@ -181,7 +192,7 @@ static int primary_open(struct engine *engine, unsigned g)
 	int err = 0;
 
 	for (unsigned v = 0; !err && v < config->volume_count; v++)
-		err = device_open(engine, &config->volume[v], &group->volume[v]);
+		err = device_open(engine, config, &config->volume[v], &group->volume[v]);
 	if (err)
 		return err;
 	volume_intent_path(engine->config, config, path);

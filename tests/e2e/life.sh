@@ -38,6 +38,10 @@ truncate -s "$(stat -c %s "$work/intent")" "$device.intent"
 cannot_start 'an intent log of zeros' 'does not begin as one; bring it back, or promote' start
 mv "$work/intent" "$device.intent"
 mv "$device" "$work/device"
+cannot_start 'a device that was there once' 'no device .* any more: bring it back, or promote' start
+mv "$device.intent" "$work/intent"
+cannot_start 'one that never was' "no device $device; casemate volume create makes it" start
+mv "$work/intent" "$device.intent"
 mkfifo "$device"
 cannot_start 'a pipe for a device' "$device is neither a file nor a block device" start
 rm "$device"
