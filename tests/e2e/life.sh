@@ -82,8 +82,9 @@ equal 'both are told to stop at once, 12 times: all end well' '' "${codes//0 /}"
 
 # ---- signals ----
 
-catches() { # catches PID SIGNAL-NUMBER
+catches() { # catches PID SIGNAL-NUMBER: as casemated, not as the shell that becomes it
   local mask
+  [ "$(cat "/proc/$1/comm")" = casemated ] || return
   mask=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status")
   ((0x${mask:-0} >> ($2 - 1) & 1))
 }
