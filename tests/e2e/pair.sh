@@ -52,6 +52,17 @@ equal 'nothing is left running, no socket is left' '' \
   "$(processes)$(find "$work/p" -type s)"
 check 'once more is no mistake' pair down "$work/p"
 
+# ---- a directory that is removed under its daemons ----
+
+rm -r "$work/p"
+check 'another pair' pair up "$work/p" size=16MiB "${small[@]}"
+rm -r "$work/p"
+refused 'no second one beside what still runs' 'still runs .*pair down .* stops it' \
+  pair up "$work/p" size=16MiB "${small[@]}"
+check 'down finds what still runs' pair down "$work/p"
+equal 'nothing is left running' '' "$(processes)"
+refused 'and then there is no pair' 'is no pair' pair down "$work/p"
+
 # ---- what a device cannot carry ----
 
 if [ "$(id -u)" != 0 ]; then
