@@ -84,7 +84,7 @@ check 'the primary dies' pair kill "${P[dir]}" primary
 "$casemate" key generate "$work/other.key" >/dev/null
 out=$(promote_with "file:$work/other.key")
 equal 'a wrong key is refused' 1 $?
-says 'and told from damage' 'key' "$out"
+says 'and told from damage' 'wrong key: it does not open volume vol0; nothing was changed' "$out"
 equal 'and damage is not spoken of' 0 "$(grep -ciE 'damage|lost|corrupt' <<<"$out")"
 refused 'no key at all' 'none.key|No such file' promote_with "file:$work/none.key"
 check 'the vault stops' pair kill "${P[dir]}" vault

@@ -291,11 +291,11 @@ check 'it is made anew' rebuilt 2
 # ---- started twice, a device that does not fit ----
 out=$("$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node vault 2>&1)
 code=$?
-check 'a second vault is refused' test $code != 0
+equal 'a second vault is refused' 1 $code
 says 'and says why' 'already running with these stores \(pid [0-9]+, .*/vault/state/lock\)' "$out"
 out=$("$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node primary 2>&1)
 code=$?
-check 'a second primary is refused' test $code != 0
+equal 'a second primary is refused' 1 $code
 says 'and says why' 'already running with these stores \(pid [0-9]+, .*/primary/state/lock\)' "$out"
 sed -E 's#/(primary|vault)/(state|ctl|nbd)#/\1/second-\2#' "${P[config]}" >"$work/second.yaml"
 out=$(timeout 30 "$CASEMATE_BUILD/apps/casemated" --config "$work/second.yaml" --node vault 2>&1)
@@ -305,7 +305,7 @@ pair kill "${P[dir]}" primary
 truncate -s -65536 "${P[device]}"
 out=$(timeout 10 "$CASEMATE_BUILD/apps/casemated" --config "${P[config]}" --node primary 2>&1)
 code=$?
-check 'a device of the wrong size' test $code != 0
+equal 'a device of the wrong size' 1 $code
 says 'and both sizes are named' 'has 67043328 bytes, but the configuration says 67108864' "$out"
 pair_down "${P[dir]}"
 
