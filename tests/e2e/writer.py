@@ -7,8 +7,10 @@
 
 Each unit of 4 KiB carries its own number and that of the write, over and over. A unit must hold the
 last write that was acknowledged, or the one that was under way when the server died; what a check
-finds there must stay. Eight connections write at once, never to the same unit.
+finds there must stay. Eight connections write at once, never to the same unit. WRITER_BYTES in the
+environment leaves the rest of the export to others.
 """
+import os
 import pickle
 import random
 import struct
@@ -22,6 +24,10 @@ UNIT = 4096
 CONNECTIONS = 8
 UNITS_MAX = 64
 ZEROS = 0
+
+
+def units_of(client):
+    return int(os.environ.get("WRITER_BYTES", client.size)) // UNIT
 
 
 def unit_bytes(unit, write):
@@ -120,7 +126,7 @@ def writer(memory, client, until, counts, wrongs):
     rng = random.Random()
     try:
         while time.monotonic() < until:
-            counts.append(write_once(client, memory, rng, client.size // UNIT))
+            counts.append(write_once(client, memory, rng, units_of(client)))
     except (OSError, nbd_client.Refused) as gone:
         counts.append(0)
         if not isinstance(gone, ConnectionError):
@@ -151,7 +157,7 @@ def run_check(memory, path, export):
     client = nbd_client.Client(path, export)
     wrong = []
     step = 256
-    units = client.size // UNIT
+    units = units_of(client)
     for first in range(0, units, step):
         count = min(step, units - first)
         data = client.read(first * UNIT, count * UNIT)
