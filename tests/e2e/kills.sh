@@ -91,8 +91,7 @@ round() { # round NUMBER VICTIM
   if [ "$2" = vault ]; then sleep "0.$((RANDOM % 10))"; fi
   start_again "$2" || return 1
   wait "$load" || { echo "the clients saw:"; cat "$work/wrote"; return 1; }
-  wait "$fio"
-  if [ $? != 0 ] && [ "$2" = vault ]; then echo "fio saw:"; cat "$work/fio.out"; return 1; fi
+  wait "$fio" || [ "$2" != vault ] || { echo "fio saw:"; cat "$work/fio.out"; return 1; }
   total=$((total + $(sed -n 's/ writes ack.*//p' "$work/wrote")))
   within 30 replicates || { echo "not protected again:"; ctl primary status; return 1; }
   out=$(there "$socket") || { echo "$out"; return 1; }
