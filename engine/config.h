@@ -57,6 +57,7 @@ struct config_path {
 	uint64_t rate_bytes_per_s; /* 0: not paced */
 	uint16_t port;
 	uint16_t vlan; /* 0: none */
+	bool udp_checksum;
 };
 
 struct config_volume {

@@ -41,7 +41,7 @@ static bool same(const char *a, const char *b)
 /* A site whose name is a key of a path could not be told from that key. */
 static bool name_is_path_key(const char *name)
 {
-	static const char *const keys[] = {"mtu", "rate", "port", "vlan"};
+	static const char *const keys[] = {"mtu", "rate", "port", "vlan", "udp_checksum"};
 	for (unsigned i = 0; i < ARRAY_COUNT(keys); i++)
 		if (same(name, keys[i]))
 			return true;

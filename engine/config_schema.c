@@ -20,6 +20,7 @@ static const struct field_choice ack_choices[] = {
 	{NULL, NULL},
 };
 static const struct field_choice sync_choices[] = {{"write", NULL}, {"flush", NULL}, {NULL, NULL}};
+static const struct field_choice yes_choices[] = {{"no", NULL}, {"yes", NULL}, {NULL, NULL}};
 static const struct field_choice stall_choices[] = {
 	[CONFIG_STALL_BLOCK] = {"block", NULL},
 	[CONFIG_STALL_FAIL] = {"fail", "use block"},
@@ -87,6 +88,9 @@ static const struct field path_fields[] = {
 	 .most = 65535, .help = "UDP port at both ends"},
 	{"vlan", FIELD_COUNT, SITES_NO, AT(config_path, vlan), .preset = "0", .most = 4094,
 	 .help = "VLAN of the path; 0: untagged"},
+	{"udp_checksum", FIELD_CHOICE, SITES_NO, AT(config_path, udp_checksum), .preset = "yes",
+	 .choice = yes_choices,
+	 .help = "no: sent as 0, for less work; every datagram has a stronger tag of its own"},
 };
 static const struct field_table path_table = TABLE(path_fields);
 

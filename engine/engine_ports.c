@@ -61,6 +61,7 @@ static void port_config_fill(const struct engine *engine, unsigned p, struct por
 		.udp_port = path->port,
 		.udp_source_port = (uint16_t)(49152 + p),
 		.vlan = path->vlan,
+		.udp_checksum = path->udp_checksum,
 		.mtu = path->mtu,
 		.packet_memory = engine->packet_memory,
 		.packet_memory_bytes = engine->packet_memory_bytes,

@@ -199,6 +199,7 @@ static void ports_open(void *memory, uint64_t memory_bytes)
 			.udp_source_port = (uint16_t)(40000 + i),
 			.mtu = options.mtu,
 			.vlan = options.vlan,
+			.udp_checksum = true,
 			.packet_memory = memory,
 			.packet_memory_bytes = memory_bytes,
 		};

@@ -192,6 +192,41 @@ static void udp_checksums_are_checked_when_there(void **state)
 	}
 }
 
+/* All lengths around a block of the sum, and one whose sum is 0 and goes out as ones. */
+static void udp_checksums_are_made_where_wanted(void **state)
+{
+	uint8_t *room = malloc(70000);
+	struct frame_flow of = flow;
+	struct frame frame;
+	of.udp_checksum = true;
+	for (uint32_t payload = 0; payload <= 9000; payload += payload < 300 ? 1 : 87) {
+		uint32_t length = datagram_frame(room, &of, payload);
+		assert_true(room[40] || room[41]);
+		assert_int_equal(FRAME_DATAGRAM, frame_parse(&frame, room, length));
+		uint8_t *pseudo = room + 22; /* over what is left of the IPv4 header: 12 bytes */
+		uint8_t saved[12];
+		memcpy(saved, pseudo, 12);
+		memmove(pseudo, room + 26, 8);
+		pseudo[8] = 0, pseudo[9] = 17;
+		pseudo[10] = (uint8_t)((8 + payload) >> 8), pseudo[11] = (uint8_t)(8 + payload);
+		assert_int_equal(0xffff, slow_sum(pseudo, 20 + payload));
+		memcpy(pseudo, saved, 12);
+		room[42 + payload / 2] ^= payload ? 0x10 : 0;
+		assert_int_equal(payload ? -EBADMSG : FRAME_DATAGRAM,
+				 frame_parse(&frame, room, length));
+	}
+	uint8_t *datagram = room + 128;
+	struct frame_template template;
+	frame_template_init(&template, &of);
+	memset(datagram, 0, 2);
+	frame_prepend(&template, datagram, 2);
+	memcpy(datagram, datagram - 2, 2); /* what belongs there makes the rest sum up to 0 */
+	frame_prepend(&template, datagram, 2);
+	assert_int_equal(0xff, datagram[-1]);
+	assert_int_equal(0xff, datagram[-2]);
+	free(room);
+}
+
 static void arp_asks_and_answers(void **state)
 {
 	for (unsigned tagged = 0; tagged < 2; tagged++) {
@@ -268,6 +303,7 @@ int main(void)
 		cmocka_unit_test(headers_match_bytes_written_by_hand),
 		cmocka_unit_test(lies_are_told_from_truth),
 		cmocka_unit_test(udp_checksums_are_checked_when_there),
+		cmocka_unit_test(udp_checksums_are_made_where_wanted),
 		cmocka_unit_test(arp_asks_and_answers),
 		cmocka_unit_test(pings_are_answered_in_kind),
 	};

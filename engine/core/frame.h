@@ -34,18 +34,21 @@ struct frame_flow {
 	uint32_t local_ip, peer_ip;
 	uint16_t source_port, destination_port;
 	uint16_t vlan;
+	bool udp_checksum; /* made of every datagram; else sent as 0: none was made */
 };
 
-/* The headers of a flow, ready but for the two lengths and the checksum. */
+/* The headers of a flow, ready but for the two lengths and the checksums. */
 struct frame_template {
 	uint8_t bytes[FRAME_HEADER_BYTES_MAX];
 	uint32_t length;
-	uint32_t ip_sum; /* of the IPv4 header with length and checksum 0 */
+	uint32_t ip_sum;  /* of the IPv4 header with length and checksum 0 */
+	uint32_t udp_sum; /* of the UDP header and its pseudo header, the same */
+	bool udp_checksum;
 };
 
 void frame_template_init(struct frame_template *, const struct frame_flow *);
 /* Writes the headers in front of the datagram (FRAME_HEADER_BYTES_MAX of room) and gives their
- * length. UDP checksum 0 (RFC 768: none was made): every datagram has a stronger tag. DF is set. */
+ * length. DF is set. */
 uint32_t frame_prepend(const struct frame_template *, uint8_t *datagram, uint32_t length);
 
 enum frame_kind {

@@ -16,6 +16,7 @@ struct port_config {
 	uint16_t udp_port;	  /* destination at both ends */
 	uint16_t udp_source_port; /* differs by lane and path */
 	uint16_t vlan;		  /* 0: none */
+	bool udp_checksum;	  /* made in software: virtual devices have no offload */
 	uint32_t mtu;		  /* IP packet bytes */
 	void *packet_memory;	  /* where cells live, for external buffers */
 	uint64_t packet_memory_bytes;

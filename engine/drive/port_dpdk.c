@@ -117,6 +117,7 @@ static int flow_init(struct port *port)
 		.source_port = config->udp_source_port,
 		.destination_port = config->udp_port,
 		.vlan = config->vlan,
+		.udp_checksum = config->udp_checksum,
 	};
 	memcpy(port->flow.local.bytes, address.addr_bytes, MAC_BYTES);
 	neighbour_init(&port->next_hop, config->gateway_ip ? config->gateway_ip : config->peer_ip);
