@@ -5,6 +5,8 @@
 #include "units.h"
 #include "volume.h"
 
+#include "front/nbd_server.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -53,9 +55,13 @@ static int config_read(const struct cli *cli, struct config **config)
 			       config);
 }
 
+/* Program and libraries, keys, messages, the inputs of clients, work space of the core. */
+#define MEMORY_REST_BYTES (96 * MIB)
+
 static uint64_t memory_bytes(const struct config *config, unsigned site)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes =
+		config->engine.memory_bytes + NBD_PAYLOAD_BYTES_DEFAULT + MEMORY_REST_BYTES;
 	for (unsigned g = 0; g < config->group_count; g++)
 		bytes += volume_memory_bytes(&config->group[g], site);
 	return align_up(bytes, MIB);
@@ -75,8 +81,8 @@ static char *memory_warning(const struct cli *cli, const struct config *config)
 	units_format(UNITS_SIZE, memory_bytes(config, site), most);
 	units_format(UNITS_SIZE, align_down(here, MIB), has);
 	if (asprintf(&text,
-		     "site %s takes %s of memory for windows and the tables of its stores; this "
-		     "machine has %s",
+		     "site %s takes up to %s of memory, most of it for windows and the tables of "
+		     "stores; this machine has %s",
 		     config->site[site].name, most, has) < 0)
 		return NULL;
 	return text;
@@ -100,7 +106,8 @@ int cli_config_check(struct cli *cli)
 					 config->site[1].name, (json_int_t)memory_bytes(config, 1),
 					 "warning", warning));
 	else
-		printf("%s: good: %u group%s, %u path%s; takes %s of memory at %s, %s at %s\n",
+		printf("%s: good: %u group%s, %u path%s; takes up to %s of memory at %s, %s at "
+		       "%s\n",
 		       config_file(cli), config->group_count, config->group_count == 1 ? "" : "s",
 		       config->path_count, config->path_count == 1 ? "" : "s", memory[0],
 		       config->site[0].name, memory[1], config->site[1].name);

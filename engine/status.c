@@ -189,7 +189,6 @@ json_t *status_json(const struct core_status *status, const struct config *confi
 			paths, path_json(&status->path[i], &config->path[i].end[config->self]));
 	json_object_set_new(json, "groups", groups);
 	json_object_set_new(json, "paths", paths);
-	set_number(json, "memory_bytes", status->memory_bytes);
 	set_number(json, "rx_unknown_session", status->rx_unknown_session);
 	set_number(json, "rx_malformed", status->rx_malformed);
 	set_number(json, "rekeys", status->rekeys);

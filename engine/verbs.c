@@ -6,6 +6,7 @@
 #include "status.h"
 #include "volume.h"
 
+#include "drive/eal.h"
 #include "session/secret.h"
 
 #include <errno.h>
@@ -82,6 +83,18 @@ void verbs_answered(struct engine *engine, struct command *command)
 
 /* ---- status ---- */
 
+/* What the process took at start; its program and libraries come on top. */
+static void status_memory(const struct engine *engine, uint64_t core_bytes, json_t *json)
+{
+	uint64_t clients = nbd_server_memory_bytes(engine->nbd), dpdk = eal_memory_bytes();
+
+	json_object_set_new(json, "memory",
+			    json_pack("{s:I, s:I, s:I}", "core", (json_int_t)core_bytes, "clients",
+				      (json_int_t)clients, "dpdk", (json_int_t)dpdk));
+	json_object_set_new(json, "memory_bytes",
+			    json_integer((json_int_t)(core_bytes + clients + dpdk)));
+}
+
 static void status_answered(struct engine *engine, struct verb *verb)
 {
 	struct lane_counters counters;
@@ -93,6 +106,7 @@ static void status_answered(struct engine *engine, struct verb *verb)
 	json_object_set_new(json, "lane", status_lane_json(&counters, engine->config->path_count));
 	json_object_set_new(json, "clients", status_clients_json(&clients));
 	json_object_set_new(json, "handshake", session_json(engine));
+	status_memory(engine, verb->status.memory_bytes, json);
 	verb_reply(verb, json);
 }
 

@@ -11,6 +11,7 @@
 #include <rte_ethdev.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
+#include <rte_malloc.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -383,6 +384,18 @@ int eal_run_apart(void (*work)(void *context), void *context)
 bool eal_has_hugepages(void)
 {
 	return eal.started && rte_eal_has_hugepages();
+}
+
+uint64_t eal_memory_bytes(void)
+{
+	uint64_t bytes = 0;
+	for (unsigned i = 0; eal.started && i < rte_socket_count(); i++) {
+		struct rte_malloc_socket_stats heap;
+		if (rte_malloc_get_socket_stats(rte_socket_id_by_idx(i), &heap) == 0)
+			bytes += rte_eal_has_hugepages() ? heap.heap_totalsz_bytes
+							 : heap.heap_allocsz_bytes;
+	}
+	return bytes;
 }
 
 int eal_thread_enter(void)

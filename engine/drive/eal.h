@@ -37,6 +37,8 @@ void eal_ports_stopping(void);
  * memory that it works in. Nothing of it outlives the process: no file is made for it. */
 int eal_run_apart(void (*work)(void *context), void *context);
 bool eal_has_hugepages(void);
+/* Of engine.memory: what DPDK and the devices have taken; all of it where it is hugepages. */
+uint64_t eal_memory_bytes(void);
 /* A thread other than the one that started EAL, before it runs a lane: gives it caches of its own.
  */
 int eal_thread_enter(void);

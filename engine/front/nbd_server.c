@@ -51,6 +51,19 @@ static void clients_init(struct nbd_server *server)
 	}
 }
 
+/* Every page is there before the first client; large ones are a favour, not a need. */
+static void payload_populate(void *memory, uint64_t bytes)
+{
+	madvise(memory, bytes, MADV_HUGEPAGE);
+	if (madvise(memory, bytes, MADV_POPULATE_WRITE) != 0)
+		memset(memory, 0, bytes); /* a kernel before 5.14 */
+}
+
+uint64_t nbd_server_memory_bytes(const struct nbd_server *server)
+{
+	return server->payload_bytes + clients_bytes(server);
+}
+
 struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 {
 	unsigned connections = config->connections ? config->connections : NBD_CONNECTIONS_DEFAULT;
@@ -73,8 +86,7 @@ struct nbd_server *nbd_server_new(const struct nbd_server_config *config)
 	server->payload = plaintext_map(server->payload_bytes);
 	if (!server->payload)
 		goto no_payload;
-	/* a favour, not a need */
-	madvise(server->payload, server->payload_bytes, MADV_HUGEPAGE);
+	payload_populate(server->payload, server->payload_bytes);
 	nbd_memory_init(&server->shared.memory, server->payload, server->payload_bytes);
 	server->tick = operation_of(server, OPERATION_TICK);
 	server->tick_cancel = operation_of(server, OPERATION_CANCEL);

@@ -55,6 +55,9 @@ bool nbd_server_stopped(const struct nbd_server *);
 /* The memory that requests' data lies in, for whoever wants to register it. */
 struct iovec nbd_server_payload_memory(const struct nbd_server *);
 
+/* All that it takes, at start. */
+uint64_t nbd_server_memory_bytes(const struct nbd_server *);
+
 struct nbd_server_figures {
 	unsigned connections, waiting; /* waiting: for payload memory */
 	uint64_t accepted, stalled;    /* stalled: closed because they held what others needed */
