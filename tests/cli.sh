@@ -105,7 +105,8 @@ expect 78 'No such file' config check missing.yaml
 expect 78 'no site has the name "z"' --node z config check good.yaml
 expect_json 0 True 'j["groups"] == 1 and "warning" not in j' config check good.yaml
 sed 's/size: .*/size: 256TiB/' good.yaml >huge.yaml
-expect 0 'warning: site b takes up to [0-9]+[MGT]iB of memory .*; this machine has' config check huge.yaml
+expect 0 'warning: site b takes up to [0-9]+[MGT]iB of memory.*; this machine has' \
+  config check huge.yaml
 expect_json 0 True 'j["memory_bytes"]["b"] > 1 << 36 and "site b" in j["warning"]' \
   config check huge.yaml
 expect_json 0 True '"warning" not in j' --node a config check huge.yaml

@@ -18,8 +18,8 @@ check 'both are synced' synced
 # for program and libraries.
 resident() { sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$1/status"; }
 mib=$((1 << 20))
-fio --name=load --ioengine=nbd --uri="${P[primary_nbd]}" --rw=randrw --bsrange=4k-256k --iodepth=16 \
-  --size=48M >"$work/fio" 2>&1
+fio --name=load --ioengine=nbd --uri="${P[primary_nbd]}" --rw=randrw --bsrange=4k-256k \
+  --iodepth=16 --size=48M >"$work/fio" 2>&1
 equal 'a load' 0 $?
 for node in primary vault; do
   told=$(("$("$casemate" --json config check "${P[config]}" | jq ".memory_bytes.$node")" / mib))
