@@ -56,6 +56,36 @@ static void oversized_write_is_drained(void **state)
 	rig_free(rig);
 }
 
+static size_t wanted(struct rig *rig)
+{
+	struct iovec piece[2] = {0};
+	nbd_receive_pieces(&rig->nbd, piece);
+	return piece[0].iov_len + piece[1].iov_len;
+}
+
+/* Small writes come with what follows; large ones into their place, between reads and flushes too,
+ * until none has come for a while. */
+static void large_writes_are_received_into_their_place(void **state)
+{
+	struct rig *rig = rig_new();
+	uint8_t *payload = calloc(1, NBD_BULK_BYTES);
+
+	rig_go(rig, "vol0", true);
+	assert_true(wanted(rig) > NBD_BULK_BYTES);
+	rig_say(rig, "Q w0 w1 q1 q0 d0x8000");
+	assert_int_equal(rig_feed(rig, payload, NBD_BULK_BYTES, SIZE_MAX), NBD_BULK_BYTES);
+	nbd_answer(rig_take(rig));
+	for (unsigned i = 0; i < NBD_BULK_COMMANDS; i++) {
+		assert_int_equal(wanted(rig), 28);
+		rig_say(rig, "Q w0 w3 q2 q0 d0");
+		nbd_answer(rig_take(rig));
+		rig_send(rig, SIZE_MAX);
+	}
+	assert_true(wanted(rig) > NBD_BULK_BYTES);
+	free(payload);
+	rig_free(rig);
+}
+
 static void client_that_dies_mid_write(void **state)
 {
 	struct rig *rig = rig_new();
@@ -335,6 +365,7 @@ int main(void)
 		cmocka_unit_test(bad_magic_ends_after_the_answers),
 		cmocka_unit_test(disconnect_waits_for_the_answers),
 		cmocka_unit_test(oversized_write_is_drained),
+		cmocka_unit_test(large_writes_are_received_into_their_place),
 		cmocka_unit_test(client_that_dies_mid_write),
 		cmocka_unit_test(shutdown_answers_what_was_read),
 		cmocka_unit_test(slots_bound_what_is_in_flight),

@@ -18,7 +18,8 @@ enum {
 	NBD_SLOTS = 64, /* commands of one connection between header and end of reply */
 	NBD_INPUT_BYTES = 64 * 1024,
 	NBD_OUTPUT_BYTES = 8192,      /* replies to options */
-	NBD_BULK_BYTES = 32 * 1024,   /* payloads from here on are never copied */
+	NBD_BULK_BYTES = 32 * 1024,   /* such writes are received into their place */
+	NBD_BULK_COMMANDS = 16,	      /* other commands after one, until no more is expected */
 	NBD_REPLY_HEADER_BYTES = 32,  /* the longest head of a reply */
 	NBD_STATUS_EXTENTS_MAX = 512, /* per answer */
 	/* a request of the largest payload, unaligned, with a page before and after */
@@ -84,7 +85,7 @@ struct nbd_connection {
 	uint8_t blocked; /* enum nbd_blocked */
 	bool fixed_newstyle, no_zeroes, structured;
 	bool shutdown;	 /* every further command is answered ESHUTDOWN */
-	bool bulk;	 /* the last command was a large write: read headers alone */
+	uint8_t bulk;	 /* commands for which a large write is expected: headers come alone */
 	bool context;	 /* base:allocation was chosen, for context_export */
 	uint16_t export; /* from NBD_PHASE_COMMAND on */
 	uint16_t context_export;
