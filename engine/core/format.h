@@ -24,7 +24,7 @@ enum {
 #define BATCH_MAGIC	 0x48435441424d5343ull /* "CSMBATCH" */
 #define SLOT_PAGE_MAGIC	 0x53544f4c534d5343ull /* "CSMSLOTS" */
 
-/* ---- docs/store-format.md "superblock": two copies in one file, sequence parity picks the place
+/* ---- docs/store-format.md "superblock": two copies in one file; the next one goes over the other
  */
 struct disk_volume {
 	char name[NAME_BYTES_MAX];
