@@ -133,6 +133,25 @@ static void store_fails(void)
 	tell_vault();
 }
 
+/* docs/semantics.md "stores": recorded on the others before the next acknowledgement. Theirs are
+ * slow to be written. */
+static void out_recorded_first(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	world_say(&world, "store 1 will fail; the superblocks are slow; writes block 1");
+	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++)
+		vault_file(store_files_of(i)->superblock)->stalled = world.now + 300 * NS_PER_MS;
+	vault_file(store_files_of(1)->journal)->fail_after = 1;
+	ask(OP_WRITE, 1, 1);
+	world_run(&world, world.now + 200 * NS_PER_MS, NULL);
+	tell_vault();
+	world_say(&world, "recorded as out on %u others, %u wait", recorded_out(1),
+		  world.in_flight);
+	answers();
+	world_say(&world, "recorded as out on %u others", recorded_out(1));
+}
+
 /* Three windows of writes while one disk does not answer, and some when it does again. */
 static void disk_hangs(void)
 {
@@ -306,6 +325,16 @@ static const struct story stories[] = {
 	 "writes 3 blocks from 2\n"
 	 "answered\n"
 	 "vault vault: floors 5 0 5 5, durable 5, consistent 5, 0 repaired\n"},
+	{"out is recorded first", out_recorded_first,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "store 1 will fail; the superblocks are slow; writes block 1\n"
+	 "site 1: a write or sync failed (errno 5): the store is out\n"
+	 "site 1: store 1 is out (errno 5): casemate store rebuild brings it back\n"
+	 "vault vault: floors 2 0 2 2, durable 2, consistent 2, 0 repaired\n"
+	 "recorded as out on 0 others, 1 wait\n"
+	 "answered\n"
+	 "recorded as out on 3 others\n"},
 	{"disk hangs", disk_hangs,
 	 "writes 1 blocks from 0\n"
 	 "answered\n"

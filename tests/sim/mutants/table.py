@@ -70,6 +70,11 @@ MUTANTS = [
     ("a catch-up that is open counts as promised", [("vault_points.c",
         "\tif (newest && (lsn < newest->first || newest->kind == SPAN_CATCH_UP))",
         "\tif (newest && lsn < newest->first)")]),
+    ("acknowledged before a failed store is recorded as out", [("vault_points.c",
+        "\tif (vault->meta_durable >= vault->out_version)\n"
+        "\t\tvault->acknowledged_durable",
+        "\tif (vault->meta_durable)\n"
+        "\t\tvault->acknowledged_durable")]),
     # ---- seals ----
     ("reused nonce", [("primary_remote.c",
         ".span = primary->span.id, .lsn = lsn, .generation",
