@@ -111,6 +111,52 @@ static void made_and_never_filled(void)
 	promotes(false);
 }
 
+/* docs/semantics.md "stores": a start is recorded before a primary is answered. What is on fewer
+ * superblocks could lose to what an earlier start left on one. */
+static void start_recorded_first(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	site_start(&world, SITE_VAULT);
+	/* They have been read, the journals not yet. */
+	world_run(&world, world.now + 5 * NS_PER_MS, NULL);
+	for (unsigned i = 0; i < geometry_n(world.options.geometry); i++)
+		vault_file(store_files_of(i)->superblock)->stalled = world.now + 4 * NS_PER_S;
+	world_say(&world, "the superblocks are slow; writes block 1");
+	ask(OP_WRITE, 1, 1);
+	world_run(&world, world.now + 3 * NS_PER_S, NULL);
+	world_say(&world, "%u wait", world.in_flight);
+	answers();
+}
+
+/* Two stores have a record when the vault starts again, and the others are given it late: that is
+ * consistent, and not durable. */
+static void no_quorum(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	rest();
+	world_say(&world, "stores 2 and 3 are slow; writes block 1");
+	journal_stands(2, 60 * NS_PER_S);
+	journal_stands(3, 60 * NS_PER_S);
+	ask(OP_WRITE, 1, 1);
+	world_run(&world, world.now + 100 * NS_PER_MS, NULL);
+	world.fate = FATE_LOST;
+	site_crash(&world, SITE_VAULT, CRASH_POWER);
+	journal_stands(2, 0);
+	journal_stands(3, 0);
+	site_start(&world, SITE_VAULT);
+	wait_until(is_read);
+	journal_stands(2, 6 * NS_PER_S);
+	journal_stands(3, 6 * NS_PER_S);
+	world_run(&world, world.now + 5 * NS_PER_S, NULL);
+	tell_vault();
+	tell_primary();
+	world_say(&world, "%u wait", world.in_flight);
+	answers();
+}
+
 static const struct story stories[] = {
 	/* clang-format off */
 	{"span on one store", span_on_one_store,
@@ -180,6 +226,30 @@ static const struct story stories[] = {
 	 "site 1: promoted: serves up to lsn 8, generation 2\n"
 	 "promotion 0\n"
 	 "serves up to lsn 8, generation 2\n"},
+	{"start is recorded first", start_recorded_first,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "the superblocks are slow; writes block 1\n"
+	 "site 1: 4 of 4 stores in service, consistent point 1\n"
+	 "1 wait\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 2, generation 1\n"
+	 "answered\n"},
+	{"k stores are no quorum", no_quorum,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "stores 2 and 3 are slow; writes block 1\n"
+	 "site 1 loses power\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 2\n"
+	 "site 1: span opened at lsn 1, generation 1\n"
+	 "site 0: replicating from lsn 3, generation 1\n"
+	 "vault vault: floors 2 2 1 1, durable 1, consistent 2, 0 repaired\n"
+	 "primary replicating: lsn 2, durable 1, resent some\n"
+	 "1 wait\n"
+	 "answered\n"},
 	{"made and never filled", made_and_never_filled,
 	 "writes 4 blocks from 0\n"
 	 "answered\n"

@@ -186,6 +186,105 @@ static void flush_waits(void)
 	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
 }
 
+/* A sync covers what was written before it began, not what came while it was under way. */
+static void flush_while_syncing(void)
+{
+	struct options options = ordinary((struct geometry){2, 2}, 3);
+	options.sync_flush = true;
+	begin_with(&options);
+	writes(0, 1);
+	rest();
+	world_say(&world, "writes and flushes; while the device syncs writes, and flushes again");
+	ask(OP_WRITE, 1, 1);
+	wait_until(none_waits);
+	device(0)->stalled = world.now + 300 * NS_PER_MS;
+	ask(OP_FLUSH, 0, 0);
+	world_run(&world, world.now + 10 * NS_PER_MS, NULL);
+	device(0)->stalled = 0;
+	ask(OP_WRITE, 2, 1);
+	world_run(&world, world.now + 10 * NS_PER_MS, NULL);
+	ask(OP_FLUSH, 0, 0);
+	world_say(&world, "%u wait", world.in_flight);
+	answers();
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+}
+
+/* docs/semantics.md "modes": a flush waits for whichever volume of the group. */
+static void flush_of_all(void)
+{
+	struct options options = two_volumes();
+	options.sync_flush = true;
+	begin_with(&options);
+	ask_volume(0, OP_WRITE, 0, 1);
+	answers();
+	rest();
+	world_say(&world, "writes v0 and v1, and flushes v0; v1 is slow to sync");
+	ask_volume(0, OP_WRITE, 1, 1);
+	ask_volume(1, OP_WRITE, 1, 1);
+	wait_until(none_waits);
+	device(1)->stalled = world.now + 500 * NS_PER_MS;
+	ask(OP_FLUSH, 0, 0);
+	world_run(&world, world.now + 300 * NS_PER_MS, NULL);
+	world_say(&world, "%u wait", world.in_flight);
+	answers();
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+}
+
+/* docs/semantics.md "intents": open until the device was synced since. The vault has the write, and
+ * the device loses it. */
+static void intent_until_synced(void)
+{
+	struct options options = ordinary((struct geometry){2, 2}, 3);
+	options.sync_flush = true;
+	begin_with(&options);
+	writes(0, 1);
+	rest();
+	rest();
+	world_say(&world, "writes block 0, and the device is not synced for long");
+	ask(OP_WRITE, 0, 1);
+	wait_until(none_waits);
+	device(0)->stalled = world.now + 60 * NS_PER_S;
+	rest();
+	rest();
+	tell_vault();
+	device(0)->stalled = 0;
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	start_both();
+	wait_until(replicating);
+	compares();
+}
+
+static bool caught_up(struct world *w)
+{
+	const struct group_status *group = &w->status.group[0];
+	site_status(w, SITE_PRIMARY, &w->status);
+	return strcmp(group->state, "waiting") == 0 && group->span.kind == SPAN_IN_ORDER &&
+	       group->span.first > 2;
+}
+
+/* docs/semantics.md "catch-up": its copies count, and its intents are settled, only once the span
+ * in order is open. The vault goes just before. */
+static void between_spans(void)
+{
+	begin((struct geometry){2, 2}, 3);
+	writes(0, 1);
+	world_say(&world, "cut off; writes block 1");
+	world.partitioned = true;
+	ask(OP_WRITE, 1, 1);
+	world_run(&world, world.now + 500 * NS_PER_MS, NULL);
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	world.partitioned = false;
+	start_both();
+	wait_until(caught_up);
+	crash(SITE_VAULT, CRASH_POWER, FATE_LOST);
+	rest();
+	rest();
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	start_both();
+	wait_until(replicating);
+	compares();
+}
+
 static void journals_stalled(unsigned first, unsigned count, ns_t until)
 {
 	const struct core_group *config = &world.start[SITE_VAULT].group[0];
@@ -297,6 +396,58 @@ static const struct story stories[] = {
 	 "1 wait\n"
 	 "answered\n"
 	 "site 0 loses power\n"},
+	{"flush while syncing", flush_while_syncing,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "writes and flushes; while the device syncs writes, and flushes again\n"
+	 "2 wait\n"
+	 "answered\n"
+	 "site 0 loses power\n"},
+	{"flush of all volumes", flush_of_all,
+	 "answered\n"
+	 "writes v0 and v1, and flushes v0; v1 is slow to sync\n"
+	 "1 wait\n"
+	 "answered\n"
+	 "site 0 loses power\n"},
+	{"intent until synced", intent_until_synced,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "writes block 0, and the device is not synced for long\n"
+	 "vault vault: floors 2 2 2 2, durable 2, consistent 2, 0 repaired\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 3, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 1 sent again\n"
+	 "site 1: span opened at lsn 5, generation 1\n"
+	 "site 0: replicating from lsn 5, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 4, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 4, generation 2\n"},
+	{"between spans", between_spans,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "cut off; writes block 1\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 2, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 1 sent again\n"
+	 "site 1 loses power\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 5)\n"
+	 "site 1 starts (life 3)\n"
+	 "site 1: 4 of 4 stores in service, consistent point 1\n"
+	 "site 1: catch-up span opened at lsn 4, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 1 sent again\n"
+	 "site 1: span opened at lsn 6, generation 1\n"
+	 "site 0: replicating from lsn 6, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 5, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 5, generation 2\n"},
 	{"any k stores", any_k_stores,
 	 "stores 2 and 3 are slow\n"
 	 "writes 2 blocks from 0\n"

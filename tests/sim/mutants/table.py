@@ -30,6 +30,15 @@ MUTANTS = [
     ("intents believed before a sync", [("primary.c",
         "\t\t.kind = IO_SYNC, .file = primary->config->intent_file, .done = start_intent_synced};",
         "\t\t.kind = IO_READ, .file = primary->config->intent_file, .done = start_intent_synced};")]),
+    ("a sync covers what came while it was under way", [("primary_write.c",
+        "\tdevice->synced = max_u64(device->synced, device->sync_covers);",
+        "\tdevice->synced = max_u64(device->synced, primary->local_point);")]),
+    ("a sync of one volume counts for all", [("primary_write.c",
+        "\t\tleast = min_u64(least, primary->device[i].synced);",
+        "\t\tleast = device->synced;")]),
+    ("an intent ends before the device is synced", [("primary_remote.c",
+        "\tlsn_t until = min_u64(min_u64(primary->durable, local), primary->answered);",
+        "\tlsn_t until = min_u64(primary->durable, primary->local_point);")]),
     ("a flush does not wait for the device", [("primary_remote.c",
         "primary->device_synced : primary->local_point;\n"
         "\treturn min_u64(local, remote_point(primary));",
@@ -42,6 +51,11 @@ MUTANTS = [
     ("quorum off by one", [("points.c",
         "\treturn points_rank(floor, in_service, quorum.w);",
         "\treturn points_rank(floor, in_service, quorum.w - 1u ? quorum.w - 1u : 1);")]),
+    ("what k stores hold is taken for durable", [("primary.c",
+        "\twindow_resend_from(primary, primary->durable);\n\tif",
+        "\tprimary->durable = max_u64(primary->durable,\n"
+        "\t\t\t\t   min_u64(primary->consistent, primary->lsn_next - 1));\n"
+        "\twindow_resend_from(primary, primary->durable);\n\tif")]),
     ("opened with any k stores", [("points.c",
         "\treturn (unsigned)max_u64(quorum.geometry.k, shares_with_quorums);",
         "\treturn (unsigned)max_u64(quorum.geometry.k, 0 * shares_with_quorums);")]),
@@ -128,6 +142,12 @@ MUTANTS = [
         # The link's own fence against a former life is taken away, so that this one shows.
         ("link.c", "\tif (anew && session == &link->session[0])\n",
          "\tif (anew && !session->confirmed)\n")]),
+    ("a catch-up counts before the span in order is open", [("primary.c",
+        "\tchoose_span(primary, &parent, primary->end_lsn, primary->end_lsn);",
+        "\tintent_settle(primary->intent);\n"
+        "\tchoose_span(primary, &parent, primary->end_lsn, primary->end_lsn);")]),
+    ("a primary is answered before the start is recorded", [("vault.c",
+        "\tif (vault->meta_durable < vault->assembled_version)\n\t\treturn -EAGAIN;\n", "")]),
     # ---- damage and repair ----
     ("damage below the mark taken for a torn tail", [("journal_recover.c",
         "\telse if (batch->offset < segment->scan.covered ||",
