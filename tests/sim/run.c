@@ -71,6 +71,18 @@ static void stores_are_good(struct world *w)
 		}
 }
 
+/* A disk that does not answer yet is out soon, or answers. */
+static bool none_hangs(struct world *w)
+{
+	bool hangs = false;
+	for (unsigned i = 0; i < geometry_n(w->options.geometry); i++) {
+		uint16_t number = w->start[SITE_VAULT].group[0].store[i].files.superblock;
+		const struct file *file = &w->site[SITE_VAULT].file[number];
+		hangs |= file->hung && file->stalled > w->now && store_serves(w, i);
+	}
+	return !hangs;
+}
+
 static void floors_meet(struct world *w)
 {
 	unsigned in_service;
@@ -80,6 +92,7 @@ static void floors_meet(struct world *w)
 		world_fail(w, "faults have ended, but durable stays at %llu of %llu (%s)",
 			   (unsigned long long)w->status.group[0].durable,
 			   (unsigned long long)w->status.group[0].lsn, w->status.group[0].state);
+	world_run(w, w->now + 20 * NS_PER_S, none_hangs);
 	world_run(w, w->now + 5 * NS_PER_S, NULL);
 	if (w->failed || !floors_equal(w, &in_service) || !scrubbed_clean(w) ||
 	    !floors_equal(w, &in_service))

@@ -214,6 +214,7 @@ static int32_t write_apply(struct world *world, struct pending *pending, struct 
 	range_written(file, entry.offset, entry.length);
 	file_apply(file->cached, &entry);
 	if (durable) {
+		world->hardened++;
 		file_apply(file->durable, &entry);
 	} else {
 		file_remember(file, entry);
@@ -240,6 +241,7 @@ static int32_t pending_apply(struct world *world, struct pending *pending, struc
 	case IO_WRITE_DURABLE:
 		return write_apply(world, pending, file);
 	case IO_SYNC:
+		world->hardened += pending->sync_covers > 0;
 		file_sync(file, pending->sync_covers);
 		return 0;
 	default:

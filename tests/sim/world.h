@@ -239,6 +239,7 @@ struct world {
 	bool copied;		     /* the initial copy of an adopted device has ended */
 	bool converged; /* all floors met with all written durable: the sites must be equal */
 	uint64_t trace, seals, firm_acks;
+	uint64_t hardened; /* writes and syncs that made something durable */
 	uint8_t *device_copy[VOLUMES_PER_GROUP_MAX]; /* as it was then */
 	struct command command;
 	bool command_done;
