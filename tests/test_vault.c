@@ -472,6 +472,69 @@ static void test_refill(void **state)
 	rig_free(rig);
 }
 
+/* A shard that lies among those that it would be computed from: it is told by the block's own sum,
+ * and what is filled in is right. With no other shard to go by nothing is filled in. */
+static void test_refill_liar(void **state)
+{
+	static const struct {
+		unsigned number;
+		uint32_t holders;
+		int liar;
+		bool filled;
+	} rows[] = {{1, 0x1f, -1, true}, {2, 0x1f, 1, true},  {3, 0x1f, 4, true},
+		    {4, 0x0f, -1, true}, {5, 0x0f, 2, false}, {6, 0x17, 4, false}};
+	for (unsigned i = 0; i < ARRAY_COUNT(rows); i++) {
+		struct rig *rig = rig_ready(four_two, 4, SEGMENT);
+		rig_write_some(rig, 20);
+		rig->vault->refill.pause_until = NS_NEVER; /* until the restart */
+		rig_seal(rig, 0, 5, RECORD_DATA, 1, ++rig->lsn);
+		rig_append(rig, rows[i].holders, rows[i].liar);
+		uint32_t bytes = rig->record.shard_bytes;
+		uint32_t sum = crc32c(rig->shard + 5 * bytes, bytes);
+		rig_seal(rig, 0, 6, RECORD_ZERO, 0, ++rig->lsn);
+		rig_append(rig, ALL, -1);
+		rig_stop(rig);
+		rig_start(rig, ALL);
+		struct record record;
+		lsn_t lsn = rig->lsn - 1;
+		int found = store_find_lsn(rig->vault->store[5].store, lsn, &record);
+		if (found != (rows[i].filled ? 0 : -ENOENT))
+			fail_msg("row %u: %d", rows[i].number, found);
+		if (!found && record.shard_crc != sum)
+			fail_msg("row %u: what is filled in is wrong", rows[i].number);
+		rig_free(rig);
+	}
+}
+
+/* docs/protocol.md "Points, loss and resending": a record of which the shards do not add up to the
+ * block is not stored, and not called received; it is taken when it comes as it should. */
+static void test_receive_sum(void **state)
+{
+	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
+	rig_write_some(rig, 5);
+	lsn_t lsn = ++rig->lsn;
+	rig_seal(rig, 0, 9, RECORD_DATA, 77, lsn);
+	uint32_t bytes = rig->record.shard_bytes;
+	for (unsigned again = 0; again < 2; again++) {
+		struct wire_shard shard = {.record = rig->record, .cut_bytes = bytes};
+		rig->shard[3 * bytes + 17] ^= again ? 0 : 0x20;
+		for (unsigned i = 0; i < 4; i++) {
+			shard.record.shard = (uint8_t)i;
+			vault_shard_received(rig->vault, &shard, rig->shard + i * bytes, bytes,
+					     &rig->fx);
+		}
+		rig->shard[3 * bytes + 17] ^= again ? 0 : 0x20;
+		rig_settle(rig);
+		struct record record;
+		assert_int_equal(rig->vault->crc_failed, 1);
+		assert_int_equal(rig->vault->received, again ? lsn : lsn - 1);
+		for (unsigned i = 0; i < 6; i++)
+			assert_int_equal(store_find_lsn(rig->vault->store[i].store, lsn, &record),
+					 again ? 0 : -ENOENT);
+	}
+	rig_free(rig);
+}
+
 static void test_refill_unreadable(void **state)
 {
 	struct rig *rig = rig_ready(four_two, 5, SEGMENT);
@@ -509,6 +572,8 @@ int main(void)
 		cmocka_unit_test(test_scrub),
 		cmocka_unit_test(test_scrub_lost),
 		cmocka_unit_test(test_refill),
+		cmocka_unit_test(test_refill_liar),
+		cmocka_unit_test(test_receive_sum),
 		cmocka_unit_test(test_refill_unreadable),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
