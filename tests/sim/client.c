@@ -300,6 +300,10 @@ void client_answered(struct world *world, struct request *request)
 	op->ended = ++world->clock;
 	if (request->result < 0) {
 		op->state = OP_UNKNOWN;
+		if (world->errors) {
+			world_say(world, "error %d", request->result);
+			return;
+		}
 		world_fail(world, "operation %llu was answered with error %d",
 			   (unsigned long long)op->id, request->result);
 		return;

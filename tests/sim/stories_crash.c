@@ -285,6 +285,58 @@ static void between_spans(void)
 	compares();
 }
 
+/* docs/semantics.md "the primary's device": after a write or sync that failed the group stops, what
+ * waits is answered with an error, and what may differ is compared by the next life. */
+static void disk_of_primary_fails(bool flush, struct file *(*disk)(void))
+{
+	struct options options = ordinary((struct geometry){2, 2}, 3);
+	options.sync_flush = flush;
+	begin_with(&options);
+	writes(0, 2);
+	rest();
+	rest();
+	world_say(&world, "its disk fails; writes block 0, and flushes");
+	world.errors = true;
+	disk()->fail_after = flush ? 2 : 1;
+	ask(OP_WRITE, 0, 1);
+	wait_until(none_waits);
+	ask(OP_FLUSH, 0, 0);
+	ask(OP_WRITE, 1, 1);
+	answers();
+	tell_primary();
+	crash(SITE_PRIMARY, CRASH_POWER, FATE_LOST);
+	disk()->failed = world.errors = false;
+	disk()->fail_after = 0;
+	start_both();
+	wait_until(replicating);
+	compares();
+}
+
+static struct file *first_device(void)
+{
+	return device(0);
+}
+
+static struct file *intent_log(void)
+{
+	return &world.site[SITE_PRIMARY].file[world.start[SITE_PRIMARY].group[0].intent_file];
+}
+
+static void device_write_fails(void)
+{
+	disk_of_primary_fails(false, first_device);
+}
+
+static void device_sync_fails(void)
+{
+	disk_of_primary_fails(true, first_device);
+}
+
+static void intent_log_fails(void)
+{
+	disk_of_primary_fails(false, intent_log);
+}
+
 static void journals_stalled(unsigned first, unsigned count, ns_t until)
 {
 	const struct core_group *config = &world.start[SITE_VAULT].group[0];
@@ -448,6 +500,69 @@ static const struct story stories[] = {
 	 "site 1: promoted: serves up to lsn 5, generation 2\n"
 	 "promotion 0\n"
 	 "serves up to lsn 5, generation 2\n"},
+	{"device write fails", device_write_fails,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "its disk fails; writes block 0, and flushes\n"
+	 "error -5\n"
+	 "site 0: a write to the device failed\n"
+	 "site 0: stopped (errno 5): repair what failed and start again, or promote the vault\n"
+	 "error -5\n"
+	 "error -5\n"
+	 "answered\n"
+	 "primary stopped: lsn 3, durable 2, resent none\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 4, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 1 sent again\n"
+	 "site 1: span opened at lsn 6, generation 1\n"
+	 "site 0: replicating from lsn 6, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 5, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 5, generation 2\n"},
+	{"device sync fails", device_sync_fails,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "its disk fails; writes block 0, and flushes\n"
+	 "error -5\n"
+	 "site 0: a sync of the device failed\n"
+	 "site 0: stopped (errno 5): repair what failed and start again, or promote the vault\n"
+	 "error -5\n"
+	 "answered\n"
+	 "primary stopped: lsn 4, durable 2, resent none\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: catch-up span opened at lsn 5, generation 1\n"
+	 "site 0: catching up: 131072 bytes may differ and are compared\n"
+	 "site 0: caught up: 16 blocks compared, 2 sent again\n"
+	 "site 1: span opened at lsn 8, generation 1\n"
+	 "site 0: replicating from lsn 8, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 7, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 7, generation 2\n"},
+	{"intent log fails", intent_log_fails,
+	 "writes 2 blocks from 0\n"
+	 "answered\n"
+	 "its disk fails; writes block 0, and flushes\n"
+	 "error -5\n"
+	 "site 0: the intent log cannot be written: error 5\n"
+	 "site 0: a write to the intent log failed\n"
+	 "site 0: stopped (errno 5): repair what failed and start again, or promote the vault\n"
+	 "error -5\n"
+	 "error -5\n"
+	 "answered\n"
+	 "primary stopped: lsn 2, durable 2, resent none\n"
+	 "site 0 loses power\n"
+	 "site 0 starts (life 3)\n"
+	 "site 1: span opened at lsn 3, generation 1\n"
+	 "site 0: replicating from lsn 3, generation 1\n"
+	 "site 0 loses power\n"
+	 "site 1: promoted: serves up to lsn 2, generation 2\n"
+	 "promotion 0\n"
+	 "serves up to lsn 2, generation 2\n"},
 	{"any k stores", any_k_stores,
 	 "stores 2 and 3 are slow\n"
 	 "writes 2 blocks from 0\n"

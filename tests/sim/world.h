@@ -233,6 +233,7 @@ struct world {
 	bool has_old_disk[SHARDS_MAX];
 	uint8_t wanders[SHARDS_MAX]; /* enum wander */
 	bool vault_crashed, quiet;   /* quiet: no more faults, no new operations */
+	bool errors;		     /* of the primary's disks: answers may be errors */
 	bool rested;		     /* nothing was asked for, for a while, until just now */
 	bool altered;		     /* the datagram that is being delivered */
 	bool branched;		     /* in a process that ends soon: memory is not given back */
