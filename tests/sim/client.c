@@ -117,6 +117,7 @@ static bool shows(const struct op *op, uint64_t id, bool zeros)
  * after a failover only what is firm. */
 static struct {
 	bool all;	/* all that is firm */
+	uint64_t since; /* and was asked for after this */
 	uint64_t until; /* and all that was acknowledged before this: write order */
 } owed_after_failover;
 
@@ -126,7 +127,8 @@ static bool owed(const struct op *op, const struct op *reader)
 		return false;
 	if (reader)
 		return op->ended < reader->issued;
-	return (owed_after_failover.all && op->firm) || op->ended < owed_after_failover.until;
+	bool firm = op->firm && op->issued > owed_after_failover.since;
+	return (owed_after_failover.all && firm) || op->ended < owed_after_failover.until;
 }
 
 static bool sector_allowed(struct world *world, unsigned volume, uint64_t sector, uint64_t id,
@@ -437,6 +439,21 @@ static uint64_t newest_shown(const struct world *world, const struct shown *show
 	return newest;
 }
 
+/* What was asked for in this life of the vault, and acknowledged, it has received; and with it all
+ * that was acknowledged before that was asked for. */
+static uint64_t newest_received(const struct world *world)
+{
+	uint64_t newest = 0;
+	for (unsigned i = 0; i < world->op_count; i++) {
+		const struct op *op = &world->op[i];
+		bool writes = op->kind == OP_WRITE || op->kind == OP_ZERO;
+		if (writes && op->state == OP_ACKNOWLEDGED && op->firm &&
+		    op->issued > world->vault_crashed)
+			newest = max_u64(newest, op->issued);
+	}
+	return newest;
+}
+
 static void check_equal(struct world *world, const struct shown *shown)
 {
 	for (uint64_t i = 0; i < sectors_of(world) && !world->failed; i++) {
@@ -466,8 +483,10 @@ void client_check_all(struct world *world, enum owed owed)
 {
 	uint64_t bytes = sectors_of(world) * SECTOR_BYTES;
 	struct shown shown[VOLUMES_PER_GROUP_MAX];
-	owed_after_failover.all = owed == OWED_ALL;
-	owed_after_failover.until = 0;
+	owed_after_failover.all = owed >= OWED_RECEIVED;
+	owed_after_failover.since = owed == OWED_RECEIVED ? world->vault_crashed : 0;
+	owed_after_failover.until = owed == OWED_RECEIVED ? newest_received(world) : 0;
+	world->received += owed == OWED_RECEIVED && owed_after_failover.until;
 	for (unsigned v = 0; v < world->options.volumes; v++) {
 		shown[v] = (struct shown){v, aligned_alloc(PAGE_BYTES, align_up(bytes, PAGE_BYTES)),
 					  calloc(1, world->options.blocks)};

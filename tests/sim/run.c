@@ -169,12 +169,12 @@ static void lose_stores(struct world *w)
 	}
 }
 
-/* Whether all that was acknowledged must be there: docs/semantics.md "modes". */
-static bool all_owed(const struct world *w)
+/* What must be there: docs/semantics.md "modes". */
+static enum owed owed_now(const struct world *w)
 {
 	if (w->converged || w->options.ack == ACK_DURABLE)
-		return true;
-	return w->options.ack == ACK_RECEIVED && !w->vault_crashed;
+		return OWED_ALL;
+	return w->options.ack == ACK_RECEIVED ? OWED_RECEIVED : OWED_ORDER;
 }
 
 /* More disks than may be lost say what is not so, or have forgotten what they said: nobody can know
@@ -192,7 +192,7 @@ static bool doubtful(const struct world *w)
 static void check_served(struct world *w)
 {
 	w->promoted++;
-	client_check_all(w, doubtful(w) ? OWED_NOTHING : all_owed(w) ? OWED_ALL : OWED_ORDER);
+	client_check_all(w, doubtful(w) ? OWED_NOTHING : owed_now(w));
 	site_status(w, SITE_VAULT, &w->status);
 	w->decoded += w->status.group[0].decoded;
 	w->folds += w->status.group[0].fold > 0;
@@ -203,6 +203,9 @@ static void failover(struct world *w)
 	struct command result;
 	if (w->site[SITE_VAULT].alive)
 		site_status(w, SITE_VAULT, &w->status);
+	/* What it sent last may be gone with it. */
+	if (w->options.ack == ACK_RECEIVED && chance_permille(&w->chance, 500))
+		world_clog(w, SITE_VAULT);
 	/* The site is gone, with what it had: nothing is asked of its disks any more. */
 	site_crash(w, SITE_PRIMARY, CRASH_PROCESS);
 	if (w->options.vault_crash_at_end || w->options.lose_stores) {
@@ -232,7 +235,7 @@ static void failover(struct world *w)
 
 /* ---- a branch: what if the primary were lost now? ---- */
 static struct branch_figures {
-	uint64_t promoted, refused, decoded, crashes;
+	uint64_t promoted, refused, decoded, crashes, received;
 } * shared;
 static void (*branch_report)(const struct world *);
 
@@ -252,18 +255,22 @@ static void branch_run(struct world *w)
 	w->options.lose_stores = chance_permille(&w->chance, 900);
 	w->options.lose_more = w->options.lose_stores && chance_permille(&w->chance, 400);
 	w->options.vault_crash_at_end = chance_permille(&w->chance, 500);
+	/* What was received, and no more, is owed while the vault lives. */
+	if (w->options.ack == ACK_RECEIVED && chance_permille(&w->chance, 500))
+		w->options.lose_stores = w->options.lose_more = w->options.vault_crash_at_end =
+			false;
 	uint64_t crashes = w->crashes;
 	if (chance_permille(&w->chance, w->rested ? 800 : 300))
 		heal(w);
-	w->promoted = w->refused = w->decoded = 0;
+	w->promoted = w->refused = w->decoded = w->received = 0;
 	if (!w->failed)
 		failover(w);
 	if (w->failed) {
 		branch_report(w);
 		_exit(1);
 	}
-	*shared =
-		(struct branch_figures){w->promoted, w->refused, w->decoded, w->crashes - crashes};
+	*shared = (struct branch_figures){w->promoted, w->refused, w->decoded, w->crashes - crashes,
+					  w->received};
 	_exit(0);
 }
 
@@ -287,6 +294,7 @@ void branch(struct world *w)
 	w->refused += shared->refused;
 	w->decoded += shared->decoded;
 	w->crashes += shared->crashes;
+	w->received += shared->received;
 }
 
 void run(struct world *w, const struct options *options, void (*report)(const struct world *))

@@ -57,6 +57,7 @@ static const struct {
 	{"stores lost", offsetof(struct world, stores_lost)},
 	{"branches that failed over", offsetof(struct world, branches)},
 	{"promotions", offsetof(struct world, promoted)},
+	{"of them owed as received", offsetof(struct world, received)},
 	{"refused for too many losses", offsetof(struct world, refused)},
 	{"blocks decoded", offsetof(struct world, decoded)},
 	{"records repaired", offsetof(struct world, repaired)},

@@ -265,7 +265,7 @@ void site_crash(struct world *world, unsigned index, enum crash kind)
 	}
 	site->core = NULL;
 	if (index == SITE_VAULT) {
-		world->vault_crashed = true;
+		world->vault_crashed = ++world->clock;
 		world->scrub.open = world->rebuild.open = world->removal.open = false;
 		memset(world->store_deleted, 0, sizeof world->store_deleted);
 		return;

@@ -83,6 +83,23 @@ static void too_few_arrive(void)
 	tell_primary();
 }
 
+/* docs/semantics.md "modes": received is what has k shards, not what has begun to come. */
+static void received_is_k(void)
+{
+	struct options options = ordinary((struct geometry){2, 2}, 3);
+	options.ack = ACK_RECEIVED;
+	begin_with(&options);
+	writes(0, 1);
+	rest();
+	to_drop = 3;
+	world_say(&world, "writes block 1; one shard of four comes");
+	ask(OP_WRITE, 1, 1);
+	world_run(&world, world.now + 4500 * NS_PER_US, NULL);
+	world_say(&world, "%u wait", world.in_flight);
+	answers();
+	tell_primary();
+}
+
 static void vault_restarts(void)
 {
 	begin((struct geometry){2, 2}, 3);
@@ -288,6 +305,13 @@ static const struct story stories[] = {
 	 "answered\n"
 	 "vault vault: floors 1 1 1 1, durable 1, consistent 1, 1 repaired\n"
 	 "primary replicating: lsn 1, durable 1, resent some\n"},
+	{"received is k shards", received_is_k,
+	 "writes 1 blocks from 0\n"
+	 "answered\n"
+	 "writes block 1; one shard of four comes\n"
+	 "1 wait\n"
+	 "answered\n"
+	 "primary replicating: lsn 2, durable 1, resent some\n"},
 	{"vault restarts", vault_restarts,
 	 "writes 2 blocks from 0\n"
 	 "answered\n"

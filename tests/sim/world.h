@@ -232,7 +232,8 @@ struct world {
 	struct store_files old_disk[SHARDS_MAX];
 	bool has_old_disk[SHARDS_MAX];
 	uint8_t wanders[SHARDS_MAX]; /* enum wander */
-	bool vault_crashed, quiet;   /* quiet: no more faults, no new operations */
+	bool quiet;		     /* no more faults, no new operations */
+	uint64_t vault_crashed;	     /* when, by the clock of the client; 0: never */
 	bool errors;		     /* of the primary's disks: answers may be errors */
 	bool rested;		     /* nothing was asked for, for a while, until just now */
 	bool altered;		     /* the datagram that is being delivered */
@@ -264,6 +265,7 @@ struct world {
 	char log[LOG_LINES][160];
 	unsigned log_next;
 	/* figures */
+	uint64_t received; /* failovers in which what was received, and not stored, is owed */
 	uint64_t steps, datagrams, lost, corrupted, late, crashes, kills, stores_lost, acks, reads,
 		promoted, refused, decoded, repaired, folds, branches, wounds, unread, strayed,
 		scrubs, scrubbed_bad, rebuilt, swaps, clean;
@@ -325,9 +327,9 @@ void client_check_device(struct world *);
 /* From here on both sites hold the same bytes, whatever the mode promises. */
 void client_remember_device(struct world *);
 /* After a promotion: every sector, as the vault serves it. All that was acknowledged must be there;
- * or what was acknowledged before something that is there; or nothing, but what is there was
- * written there. */
-enum owed { OWED_NOTHING, OWED_ORDER, OWED_ALL };
+ * or what this life of the vault has received; or what was acknowledged before something that is
+ * there; or nothing, but what is there was written there. */
+enum owed { OWED_NOTHING, OWED_ORDER, OWED_RECEIVED, OWED_ALL };
 void client_check_all(struct world *, enum owed);
 /* checks.c */
 void check_begin(struct world *);

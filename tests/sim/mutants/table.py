@@ -98,6 +98,9 @@ MUTANTS = [
         "\t\tvault->acknowledged_durable",
         "\tif (vault->meta_durable)\n"
         "\t\tvault->acknowledged_durable")]),
+    ("what has begun to come counts as received", [("vault_points.c",
+        "\t\t\t\t     .received = vault->received,",
+        "\t\t\t\t     .received = vault->head,")]),
     # ---- seals ----
     ("reused nonce", [("primary_remote.c",
         ".span = primary->span.id, .lsn = lsn, .generation",
