@@ -399,7 +399,7 @@ static void ping_in(struct port *port, const struct frame *frame, const uint8_t 
 
 /* A memif peer may hand over anything: the chain is walked before it is believed. Gives the frame
  * in one piece, or NULL. */
-static uint8_t *mbuf_frame(struct rte_mbuf *mbuf)
+static uint8_t *mbuf_frame(struct port *port, struct rte_mbuf *mbuf)
 {
 	uint64_t length = 0;
 	unsigned segments = 0;
@@ -412,6 +412,7 @@ static uint8_t *mbuf_frame(struct rte_mbuf *mbuf)
 		return NULL;
 	if (segments > 1 && rte_pktmbuf_linearize(mbuf) < 0)
 		return NULL;
+	port->stats.linearised += segments > 1;
 	return rte_pktmbuf_mtod(mbuf, uint8_t *);
 }
 
@@ -434,7 +435,7 @@ static bool is_our_path(const struct port *port, const struct frame *frame)
 static bool take_frame(struct port *port, struct rte_mbuf *mbuf, struct packet *packet, ns_t now)
 {
 	struct frame frame;
-	uint8_t *bytes = mbuf_frame(mbuf);
+	uint8_t *bytes = mbuf_frame(port, mbuf);
 	int kind = bytes ? frame_parse(&frame, bytes, mbuf->pkt_len) : -EMSGSIZE;
 	if (kind < 0)
 		goto malformed;
