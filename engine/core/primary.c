@@ -323,15 +323,17 @@ static void refused(struct primary *primary, int32_t result, struct effects *fx)
 	primary->refusal = result;
 	primary_enter(primary, PRIMARY_REFUSED, fx);
 	primary->asked_at = fx->now;
-	const char *why = result == -ESTALE ? "the vault has a newer generation: it was promoted; "
-					      "this site must not write"
-			  : result == -EEXIST ? "the vault's stores are not those that hold this "
-						"group: check stores in its configuration"
-			  : result == -ENOENT
-				  ? "the vault has no such group: check its configuration"
-			  : result == -EINVAL ? "the vault has another geometry or size for this "
-						"group: compare the configurations"
-					      : "the vault refuses this group";
+	const char *why =
+		result == -ESTALE ? "the vault has a newer generation: it was promoted; this site "
+				    "must not write"
+		: result == -EEXIST
+			? "the vault's stores are not those that hold this group: check stores in "
+			  "its configuration"
+		: result == -ENOENT ? "the vault has no such group: check its configuration"
+		: result == -EINVAL
+			? "the vault has another geometry, quorum, name, size or count of volumes "
+			  "for this group: compare the configurations"
+			: "the vault refuses this group";
 	effects_note(fx, NOTE_ERROR, primary_subject(primary), why, NULL);
 }
 
