@@ -113,13 +113,28 @@ static void vector_check(struct aead *aead, unsigned i)
 	assert_true(bytes_are_zero(&expanded, sizeof expanded));
 }
 
-static void test_vectors(void **unused)
+/* A back end that is missing is skipped here, and said; the tests after these pass it over. */
+static void vectors_check(enum aead_backend backend)
 {
-	for (unsigned b = 0; b < AEAD_BACKEND_COUNT; b++)
-		for (unsigned i = 0; state[b] && i < ARRAY_COUNT(vectors); i++) {
-			print_message("%s, row %u\n", aead_backend_name(b), i + 1);
-			vector_check(state[b], i);
-		}
+	if (!state[backend]) {
+		print_message("skipped: back end %s: not built in, or not for this CPU\n",
+			      aead_backend_name(backend));
+		skip();
+	}
+	for (unsigned i = 0; i < ARRAY_COUNT(vectors); i++) {
+		print_message("%s, row %u\n", aead_backend_name(backend), i + 1);
+		vector_check(state[backend], i);
+	}
+}
+
+static void test_vectors_of_openssl(void **unused)
+{
+	vectors_check(AEAD_OPENSSL);
+}
+
+static void test_vectors_of_ipsecmb(void **unused)
+{
+	vectors_check(AEAD_IPSECMB);
 }
 
 /* One random call: the same bytes are given to each back end in its own buffers. */
@@ -379,7 +394,8 @@ int main(void)
 		return 1;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_names_and_choice),
-		cmocka_unit_test(test_vectors),
+		cmocka_unit_test(test_vectors_of_openssl),
+		cmocka_unit_test(test_vectors_of_ipsecmb),
 		cmocka_unit_test(test_backends_agree),
 		cmocka_unit_test(test_changes_are_refused),
 		cmocka_unit_test(test_keys_take_turns),
