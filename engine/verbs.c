@@ -21,6 +21,7 @@ struct verb {
 	struct verb *next; /* on engine.waiting */
 	struct control_client *client;
 	unsigned group;
+	const char *promotes;	       /* the name of the group: a refusal is logged too */
 	ns_t again_at, until, said_at; /* wait */
 	lsn_t wait_for;
 	struct core_status status;
@@ -47,7 +48,11 @@ static void verb_reply(struct verb *verb, json_t *reply)
 /* The core's own words, or the system's. */
 static void verb_refuse(struct verb *verb, int err, const char *why)
 {
-	control_reply_error(verb->client, -err, "%s", why && why[0] ? why : strerror(-err));
+	const char *reason = why && why[0] ? why : strerror(-err);
+
+	if (verb->promotes)
+		log_line(NOTE_WARNING, verb->promotes, "promotion refused: %s", reason);
+	control_reply_error(verb->client, -err, "%s", reason);
 	verb_free(verb);
 }
 
@@ -258,23 +263,36 @@ static int promote_keys(struct engine *engine, struct verb *verb, const char *ur
 	return keys_of_stores(engine, verb->group, uri, verb->command.key, why);
 }
 
+/* What is no URI may be the key itself, and the reason tells what was given: not in the log. */
+static bool reason_may_be_logged(const char *uri)
+{
+	return strncmp(uri, "file:/", 6) == 0 || strncmp(uri, "credential:", 11) == 0;
+}
+
 static void promote_asked(struct engine *engine, struct verb *verb, const json_t *args)
 {
+	const char *name = engine->config->group[verb->group].name;
 	const char *uri = json_string_value(json_object_get(args, "key"));
 	char why[ENGINE_WHY_BYTES] = "";
 
+	log_line(NOTE_INFO, name, "promotion asked by user %u%s",
+		 (unsigned)control_client_uid(verb->client),
+		 json_is_true(json_object_get(args, "accept_loss")) ? ", loss accepted" : "");
+	verb->promotes = name;
 	if (!uri) {
 		verb_refuse(verb, -EINVAL, "promote needs the URI of the group's key");
 		return;
 	}
 	int err = promote_keys(engine, verb, uri, why);
 	if (err) {
+		if (!reason_may_be_logged(uri)) {
+			log_line(NOTE_WARNING, name,
+				 "promotion refused: its key is no file:/path or credential:NAME");
+			verb->promotes = NULL;
+		}
 		verb_refuse(verb, err, why);
 		return;
 	}
-	log_line(NOTE_INFO, engine->config->group[verb->group].name, "promotion asked by user %u%s",
-		 (unsigned)control_client_uid(verb->client),
-		 json_is_true(json_object_get(args, "accept_loss")) ? ", loss accepted" : "");
 	verb->command.kind = COMMAND_PROMOTE;
 	verb->command.accept_loss = json_is_true(json_object_get(args, "accept_loss"));
 	verb->answered = promote_answered;

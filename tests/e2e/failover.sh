@@ -86,7 +86,13 @@ out=$(promote_with "file:$work/other.key")
 equal 'a wrong key is refused' 1 $?
 says 'and told from damage' 'wrong key: it does not open volume vol0; nothing was changed' "$out"
 equal 'and damage is not spoken of' 0 "$(grep -ciE 'damage|lost|corrupt' <<<"$out")"
+says 'the log tells why' 'warning vol0: promotion refused: .*other.key is the wrong key' \
+  "$(log_of vault)"
 refused 'no key at all' 'none.key|No such file' promote_with "file:$work/none.key"
+says 'in the log too' 'promotion refused: .*none.key' "$(log_of vault)"
+refused 'what is no path is refused' 'needs an absolute path' promote_with file:0123456789abcdef
+says 'and the log tells that' 'promotion refused: its key is no file:' "$(log_of vault)"
+equal 'but not what was given: it may be the key' 0 "$(log_of vault | grep -c 0123456789abcdef)"
 check 'the vault stops' pair kill "${P[dir]}" vault
 mkdir "$work/kept"
 mv "${P[stores]}"/{0,2,5} "$work/kept/"
