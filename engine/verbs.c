@@ -414,8 +414,8 @@ static void rebuild_prepared(struct engine *engine, struct verb *verb)
 
 static void rebuild_asked(struct engine *engine, struct verb *verb, const json_t *args)
 {
-	if (store_asked(engine, verb, args, &verb->command.store) ||
-	    !engine->config->group[verb->group].store_count[engine->self]) {
+	/* At a primary the core says where to give the order. */
+	if (store_asked(engine, verb, args, &verb->command.store)) {
 		verb_refuse(verb, -EINVAL, "this site has no such store");
 		return;
 	}

@@ -127,6 +127,8 @@ untouched() { # untouched WHAT FILES INDEX
 }
 before=$(files_of 2)
 refused 'a store in service is not rebuilt' 'in service' ctl vault store rebuild vol0 2
+refused 'a primary says where to give the order' 'give the order at its vault' \
+  ctl primary store rebuild vol0 2
 untouched 'in service' "$before" 2
 
 pair kill "${P[dir]}" vault
