@@ -4,7 +4,7 @@
 # is acknowledged when it is durable there.
 # shellcheck source=tests/e2e/common.sh disable=SC2317
 . "$(dirname "$0")/common.sh"
-need nbdinfo nbdcopy qemu-io fio jq
+need nbdinfo nbdcopy qemu-io qemu-nbd fio jq python3
 
 pair_up "$work/p" size=128MiB journal=32MiB ack=durable
 uri=${P[primary_nbd]}
@@ -18,6 +18,18 @@ for line in 'protocol: newstyle-fixed without TLS, using structured packets' \
   'block_size_preferred: 4096' 'block_size_maximum: 33554432'; do
   says "nbdinfo: $line" "^[[:space:]]*$line" "$info"
 done
+# And qemu-nbd itself, over a file as large, says the same of itself but for its address.
+truncate -s 128M "$work/file"
+qemu-nbd -f raw -x vol0 -k "$work/qemu.sock" -t --shared=0 --discard=unmap "$work/file" \
+  >"$work/qemu" 2>&1 &
+qemu_nbd=$!
+pids+=("$qemu_nbd")
+qemu="nbd+unix:///vol0?socket=$work/qemu.sock"
+within 10 nbdinfo --size "$qemu" || give_up 'qemu-nbd starts' "$(cat "$work/qemu")"
+equal 'nbdinfo tells no difference from qemu-nbd' "$(nbdinfo "$qemu" 2>&1 | grep -v uri:)" \
+  "$(grep -v uri: <<<"$info")"
+kill "$qemu_nbd"
+wait "$qemu_nbd" 2>/dev/null
 says 'the export is listed' 'export="vol0"' "$(nbdinfo --list "$uri" 2>&1)"
 refused 'an unknown export' '.' nbdinfo "${uri/vol0/none}"
 refused 'the vault serves nothing before its promotion' '.' nbdinfo "${P[vault_nbd]}"
@@ -54,6 +66,20 @@ check 'fio 4k, 32 deep' load 4k 32 16 0
 check 'fio 64k, 16 deep' load 64k 16 32 32
 check 'fio 1m, 8 deep' load 1m 8 32 64
 check 'fio 512 to 96k, unaligned' load 4k 8 8 96 --bsrange=512-96k --bs_unaligned=1
+
+# The same over TCP: the primary is told of another address, and started again.
+port=$(python3 -c 'import socket
+with socket.socket() as s: s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+sed -i "s|nbd: \[\"unix:.*/primary/nbd.sock\"|&, \"tcp:127.0.0.1:$port\"|" "${P[config]}"
+before=$(digest "$uri")
+check 'the primary stops' pair kill "$work/p" primary
+check 'and starts with a TCP address' pair start "$work/p" primary
+tcp=nbd://127.0.0.1:$port/vol0
+check 'it is there' within 20 nbdinfo --size "$tcp"
+equal 'the same bytes over TCP' "$before" "$(digest "$tcp")"
+check 'nbdcopy in over TCP' nbdcopy --connections=4 --flush "$work/in" "$tcp"
+equal 'is seen over the Unix socket' "$(sha256sum <"$work/in" | cut -d" " -f1)" \
+  "$(digest "$uri")"
 
 # All of it is at the vault.
 check 'all floors meet' synced
