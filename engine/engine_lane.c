@@ -139,6 +139,9 @@ static void clients_register(struct engine *engine)
 			 strerror(-err));
 }
 
+_Static_assert((int)GROUPS_MAX *(int)VOLUMES_PER_GROUP_MAX <= (int)NBD_EXPORTS_MAX,
+	       "every volume has a place among the exports");
+
 /* In the core's order of volumes. */
 static void exports_name(struct engine *engine)
 {

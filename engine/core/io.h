@@ -70,7 +70,6 @@ enum request_kind {
 enum {
 	REQUEST_FUA = 1,     /* durable as the mode says before the answer */
 	REQUEST_NO_HOLE = 2, /* zero: keep the space */
-	REQUEST_FAST = 4,    /* zero: not slower than a write; core always zeroes so */
 };
 
 /* One stretch of the answer to REQUEST_STATUS (NBD base:allocation). */

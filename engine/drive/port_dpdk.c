@@ -264,13 +264,14 @@ static void stage_fill(struct port *port)
 {
 	while (port->stage_count < BURST && port->backlog.head) {
 		struct cell *cell = port->backlog.head;
-		uint32_t header = frame_prepend(&port->headers, cell->datagram, cell->length);
+		uint32_t header = port->headers.length;
 		uint64_t address =
 			frame_address(port, cell->datagram - header, header + cell->length);
 		bool copies = address == UINT64_MAX;
 		struct rte_mbuf *mbuf = rte_pktmbuf_alloc(copies ? port->pool.rx : port->pool.tx);
 		if (!mbuf)
 			return; /* the device has them all: next turn */
+		frame_prepend(&port->headers, cell->datagram, cell->length);
 		/* The cell leaves the backlog before it may enter the list of sent ones. */
 		cell_list_pop(&port->backlog);
 		port->backlog_count--;

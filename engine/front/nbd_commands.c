@@ -203,9 +203,9 @@ static uint8_t request_flags(const struct command_header *header)
 {
 	bool fua = (header->flags & NBD_FLAG_FUA) && command_rule[header->command].changes;
 
+	/* NBD_FLAG_FAST_ZERO asks for nothing more: zeroes are never slower than a write. */
 	return (uint8_t)((fua ? REQUEST_FUA : 0) |
-			 (header->flags & NBD_FLAG_NO_HOLE ? REQUEST_NO_HOLE : 0) |
-			 (header->flags & NBD_FLAG_FAST_ZERO ? REQUEST_FAST : 0));
+			 (header->flags & NBD_FLAG_NO_HOLE ? REQUEST_NO_HOLE : 0));
 }
 
 static uint64_t memory_needed(const struct command_header *header)

@@ -167,14 +167,20 @@ static void late_datagrams(void)
 	compares();
 }
 
-/* A flush in sync: flush waits for the device, not for the vault alone. */
-static void flush_waits(void)
+/* All syncs of the device are asked for by a flush; one block is at both sites. */
+static void begin_with_flushes(void)
 {
 	struct options options = ordinary((struct geometry){2, 2}, 3);
 	options.sync_flush = true;
 	begin_with(&options);
 	writes(0, 1);
 	rest();
+}
+
+/* A flush in sync: flush waits for the device, not for the vault alone. */
+static void flush_waits(void)
+{
+	begin_with_flushes();
 	world_say(&world, "writes, and flushes; syncs of the device are slow");
 	ask(OP_WRITE, 1, 1);
 	wait_until(none_waits);
@@ -189,11 +195,7 @@ static void flush_waits(void)
 /* A sync covers what was written before it began, not what came while it was under way. */
 static void flush_while_syncing(void)
 {
-	struct options options = ordinary((struct geometry){2, 2}, 3);
-	options.sync_flush = true;
-	begin_with(&options);
-	writes(0, 1);
-	rest();
+	begin_with_flushes();
 	world_say(&world, "writes and flushes; while the device syncs writes, and flushes again");
 	ask(OP_WRITE, 1, 1);
 	wait_until(none_waits);
@@ -234,11 +236,7 @@ static void flush_of_all(void)
  * the device loses it. */
 static void intent_until_synced(void)
 {
-	struct options options = ordinary((struct geometry){2, 2}, 3);
-	options.sync_flush = true;
-	begin_with(&options);
-	writes(0, 1);
-	rest();
+	begin_with_flushes();
 	rest();
 	world_say(&world, "writes block 0, and the device is not synced for long");
 	ask(OP_WRITE, 0, 1);
