@@ -40,10 +40,9 @@ void volume_intent_path(const struct config *config, const struct config_group *
 	const char *device = group->volume[0].device[config->self];
 
 	must(device, "the primary has devices");
-	if (path_is_block_device(device))
-		snprintf(out, PATH_MAX, "%s/%s.intent", config->site[config->self].state,
-			 group->name);
-	else
+	snprintf(out, PATH_MAX, "%s/%s.intent", config->site[config->self].state, group->name);
+	/* A device that is not there was a block device if the log of one is. */
+	if (!path_is_block_device(device) && (!access(device, F_OK) || access(out, F_OK)))
 		snprintf(out, PATH_MAX, "%s.intent", device);
 }
 
@@ -168,8 +167,13 @@ static int primary_make(struct making *making, const struct config *config,
 {
 	struct intent_identity identity;
 	uint8_t kek[KEY_BYTES];
-	char why[VOLUME_WHY_BYTES];
+	char why[VOLUME_WHY_BYTES], intent[PATH_MAX];
 
+	volume_intent_path(config, group, intent);
+	if (!access(intent, F_OK))
+		return making_fails(making, -EEXIST,
+				    "%s is there: this volume was made before; nothing was made",
+				    intent);
 	int err = key_uri_load(group->key, kek, why, sizeof why);
 	if (err)
 		return making_fails(making, err, "%s", why);

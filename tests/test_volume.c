@@ -112,6 +112,42 @@ static void test_space(void **state)
 }
 
 /* Wherever it is when it is told: it ceases, and nothing is left. */
+/* A block device that has gone left its log with the site's state; it is not made anew as a file.
+ */
+static void test_lost_device(void **state)
+{
+	char root[] = "/tmp/casemate-volume-XXXXXX", device[PATH_MAX], log[PATH_MAX],
+	     path[PATH_MAX];
+	char why[VOLUME_WHY_BYTES];
+	assert_non_null(mkdtemp(root));
+	snprintf(device, sizeof device, "%s/device", root);
+	snprintf(log, sizeof log, "%s/group0.intent", root);
+	struct config *config = calloc(1, sizeof *config);
+	config->site_count = 2;
+	config->site[0].state = root;
+	config->group_count = 1;
+	config->group[0] = group;
+	config->group[0].vault = 1;
+	config->group[0].key = "file:/nowhere";
+	config->group[0].volume[0].device[0] = config->group[0].volume[1].device[0] = device;
+
+	volume_intent_path(config, &config->group[0], path);
+	assert_memory_equal(path, device, strlen(device));
+	assert_int_equal(close(open(log, O_CREAT | O_WRONLY, 0600)), 0);
+	volume_intent_path(config, &config->group[0], path);
+	assert_string_equal(path, log);
+	assert_int_equal(volume_create(config, "vol0", &cancel, why, sizeof why), -EEXIST);
+	assert_non_null(strstr(why, "group0.intent is there"));
+	assert_int_not_equal(access(device, F_OK), 0);
+	assert_int_equal(close(open(device, O_CREAT | O_WRONLY, 0600)), 0); /* a file now */
+	volume_intent_path(config, &config->group[0], path);
+	assert_memory_equal(path, device, strlen(device));
+	free(config);
+	remove(device);
+	remove(log);
+	assert_int_equal(rmdir(root), 0);
+}
+
 static void test_cancel(void **state)
 {
 	static const struct {
@@ -152,6 +188,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_space),
 		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_lost_device),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
